@@ -1,0 +1,1 @@
+"""Algorithms: advantages, selection, loss. Pure functions of arrays; knows torch and the trajectory record only."""

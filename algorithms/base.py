@@ -1,0 +1,173 @@
+"""What an algorithm is: a few pure functions of arrays, all but ``loss`` with a default.
+
+The learner knows no algorithm by name. It asks for ``advantages`` of complete groups, lets ``select_samples`` drop
+trajectories before it pays for anything, computes what ``needs`` names on the kept ones, lets ``select_tokens`` narrow
+the mask, and calls ``loss`` on packed views. A loss is a **sum** divided by constants of the whole optimizer step, so
+that splitting it into micro-batches or over ranks never changes the gradient. Left out: Ray, I/O, models, optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rollout.trajectory import Group
+
+Need = Literal["old_logprobs", "entropies", "ref_logprobs"]
+TrainerKind = Literal["policy", "bilevel"]
+
+
+class AlgorithmError(ValueError):
+    """An algorithm was given options or data it cannot work with; the message names the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one step's batch is turned into optimizer updates.
+
+    Attributes:
+        epochs: passes over the kept samples.
+        minibatches: optimizer updates an epoch; samples are reshuffled (seeded) between epochs.
+    """
+
+    epochs: int = 1
+    minibatches: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepConstants:
+    """Constants of one optimizer update, the same for all its micro-batches and ranks.
+
+    Attributes:
+        sequences: kept sequences in this update.
+        tokens: policy tokens in this update, after token selection.
+        nominal_sequences: sequences an update of the recipe has when nothing is dropped.
+        max_tokens: the recipe's token budget of one trajectory (Dr.GRPO's constant).
+    """
+
+    sequences: int
+    tokens: int
+    nominal_sequences: int
+    max_tokens: int
+
+
+@dataclass(slots=True)
+class PackedViews:
+    """What a loss sees: N policy-candidate positions of S whole sequences, concatenated.
+
+    Position n predicts ``token n``; prompt and observation positions are present with ``mask`` false.
+
+    Attributes:
+        logprobs: (N,) current log-probabilities, with gradient.
+        entropies: (N,) current entropies, with gradient; ``None`` unless the loss asked for them.
+        old_logprobs: (N,) of the learner at the start of the step, no gradient. Where a step has one update this
+            is ``logprobs.detach()`` itself, so the ratio is exactly 1.
+        rollout_logprobs: (N,) as sampled; NaN where not policy.
+        ref_logprobs: (N,) of the LoRA-free base, or ``None``.
+        advantages: (N,) the sequence's advantage at each of its positions.
+        mask: (N,) bool, true where the token counts in the loss.
+        sequence: (N,) int64 in 0..S-1, which sequence the position belongs to.
+        turn: (N,) int64, index of the turn within its sequence, -1 where not policy.
+        sequence_tokens: (S,) number of policy tokens of each sequence (before token selection).
+        offpolicy_weight: (N,) truncated importance weight old/rollout, no gradient; ``None`` at lag 0.
+        extra: whatever ``views`` of the algorithm attached, e.g. mask probabilities (diffusion).
+    """
+
+    logprobs: Tensor
+    entropies: Tensor | None
+    old_logprobs: Tensor
+    rollout_logprobs: Tensor
+    ref_logprobs: Tensor | None
+    advantages: Tensor
+    mask: Tensor
+    sequence: Tensor
+    turn: Tensor
+    sequence_tokens: Tensor
+    offpolicy_weight: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def sequences(self) -> int:
+        """S."""
+        return len(self.sequence_tokens)
+
+
+@dataclass(slots=True)
+class LossOutput:
+    """A loss to be minimised, and sums for the log.
+
+    Attributes:
+        loss: scalar; a sum over this micro-batch divided by constants of the whole update.
+        sums: detached scalars that add up over micro-batches and ranks, e.g. ``clipped`` (a count of tokens).
+            The learner divides each by the update's token count and logs it; ``kl_old`` and ``clip_fraction`` are
+            expected of every policy-gradient loss.
+    """
+
+    loss: Tensor
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Algorithm:
+    """Base class; subclass it, give ``loss``, and name your class in the recipe (``algorithm.name: my_algo.py:Mine``).
+
+    Args:
+        options: the algorithm's own keys of the recipe, already parsed by ``Config`` if the class has one.
+    """
+
+    Config: ClassVar[type | None] = None
+    """A pydantic model of this algorithm's own recipe keys (at most 12), or None where it takes none."""
+    trainer: ClassVar[TrainerKind] = "policy"
+    atomic: ClassVar[Literal["view", "response"]] = "view"
+    """"response" where all views of one response must share one autograd graph."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config if config is not None or self.Config is None else self.Config()
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the learner must compute before the first update of a step, on kept samples only."""
+        return frozenset({"old_logprobs"})
+
+    @property
+    def plan(self) -> Plan:
+        """Epochs and mini-batches of a step."""
+        return Plan()
+
+    def advantages(self, groups: Sequence[Group]) -> list[NDArray[np.float64]]:
+        """One (K,) array a group, in order."""
+        raise NotImplementedError
+
+    def select_samples(
+        self, advantages: NDArray[np.float64], group_ids: NDArray[np.int64], progress: float, seed: int
+    ) -> NDArray[np.int64]:
+        """Indices, into the M flattened trajectories of the step, that are worth learning from; ``progress`` in [0, 1]."""
+        return np.arange(len(advantages))
+
+    def select_tokens(
+        self, advantages: Tensor, entropies: Tensor | None, mask: Tensor, sequence: Tensor, progress: float
+    ) -> Tensor:
+        """(N,) bool: the tokens of all kept samples that count in the loss; a subset of ``mask``."""
+        return mask
+
+    def stop(self, metrics: Mapping[str, float]) -> bool:
+        """Whether to abandon the rest of this step's updates (an early-KL stop); asked after each update."""
+        return False
+
+    def loss(self, views: PackedViews, constants: StepConstants) -> LossOutput:
+        """The loss of one micro-batch; see LossOutput for what it must return."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Derived facts for ``rlpost explain``."""
+        return {}
+
+
+def sequence_sum(values: Tensor, sequence: Tensor, count: int) -> Tensor:
+    """Sum (N,) values over each of ``count`` sequences -> (S,)."""
+    return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, sequence, values)

@@ -1,0 +1,40 @@
+"""What an episode is worth: the one record every verifier and environment returns.
+
+Left out on purpose: any notion of tasks, tokens or models. A score is a number with an explanation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+class RewardError(ValueError):
+    """A reward function raised, or returned something that is not a finite number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The outcome of one episode.
+
+    Attributes:
+        reward: the scalar that training maximises; must be finite.
+        parts: named contributions shown in the rollout log, e.g. ``{"format": 0.1}``.
+        success: whether the task was solved. ``None`` means "reward >= 1".
+
+    Raises:
+        RewardError: ``reward`` is NaN or infinite.
+    """
+
+    reward: float
+    parts: dict[str, float] = field(default_factory=dict)
+    success: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.reward):
+            raise RewardError(f"the reward is {self.reward}, which is not a finite number")
+
+    @property
+    def solved(self) -> bool:
+        """Whether the task counts as solved."""
+        return self.reward >= 1.0 if self.success is None else self.success

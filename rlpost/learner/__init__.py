@@ -1,0 +1,1 @@
+"""The learner: the single copy of the model, and everything that touches it."""

@@ -1,0 +1,105 @@
+"""The small protocol every engine keeps, and the records that cross it.
+
+An engine takes token ids and gives token ids with the log-probability of each under the distribution it was
+sampled from. Many requests run at once; each is free of the others. Left out: text, templates and environments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.weight_update import WeightUpdate
+
+
+class EngineError(RuntimeError):
+    """The engine died or refused a request; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One turn to be sampled.
+
+    Attributes:
+        id: unique within the engine.
+        token_ids: the whole context so far (list of int).
+        max_tokens: at most this many new tokens.
+        temperature: sampling temperature, > 0; 0 means greedy (evaluation only).
+        seed: seed of this request's own random draws, or None.
+        order: where this request stands among those of its step; requests are admitted in this order in
+            deterministic mode.
+    """
+
+    id: str
+    token_ids: list[int]
+    max_tokens: int
+    temperature: float = 1.0
+    seed: int | None = None
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was sampled for one request: n tokens.
+
+    Attributes:
+        token_ids: (n,) int32, the stop token included where one was sampled.
+        logprobs: (n,) float32 under the distribution sampled from.
+        versions: (n,) int32, version of the weights that sampled each token.
+        stopped: true where a stop token ended it, false where ``max_tokens`` did.
+        aborted: true where ``abort`` ended it.
+    """
+
+    token_ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    versions: NDArray[np.int32]
+    stopped: bool
+    aborted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What an engine says of a fixed probe at its current version; the learner scores the same tokens.
+
+    For each probe sequence i of length L_i: ``fixed_logprobs[i]`` (L_i - 1,) float32 of tokens 1.. of the probe
+    at temperature 1. ``sampled_ids[i]``: a token drawn after the probe at the recipe's temperature, and
+    ``sampled_logprobs[i]`` its log-probability under the distribution it was drawn from.
+    """
+
+    version: int
+    fixed_logprobs: list[NDArray[np.float32]] = field(default_factory=list)
+    sampled_ids: list[int] = field(default_factory=list)
+    sampled_logprobs: list[float] = field(default_factory=list)
+
+
+class Engine(Protocol):
+    """Any engine: vLLM, or a diffusion engine of our own."""
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use; -1 until the first update where the engine starts from a checkpoint of
+        unknown version, else as given at the start."""
+        ...
+
+    async def generate(self, request: SampleRequest) -> Sample:
+        """Sample one request to its end. Raises EngineError when the engine died."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
+        ...
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        """Switch to new weights between two engine steps and reset the prefix cache."""
+        ...
+
+    async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
+        """Score fixed sequences at the current version, prefix cache bypassed."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and free its memory."""
+        ...

@@ -1,0 +1,1 @@
+"""vLLM as an engine. The only part of the house that imports vllm."""
