@@ -49,12 +49,15 @@ class StepConstants:
         tokens: policy tokens in this update, after token selection.
         nominal_sequences: sequences an update of the recipe has when nothing is dropped.
         max_tokens: the recipe's token budget of one trajectory (Dr.GRPO's constant).
+        policy_tokens: policy tokens of the update's kept sequences before token selection; 0 means ``tokens``,
+            the same number where no tokens were dropped.
     """
 
     sequences: int
     tokens: int
     nominal_sequences: int
     max_tokens: int
+    policy_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -135,9 +138,23 @@ class Algorithm:
         return frozenset({"old_logprobs"})
 
     @property
+    def loss_entropies(self) -> bool:
+        """Whether ``loss`` reads ``views.entropies`` (with gradient), as an entropy bonus does."""
+        return False
+
+    @property
     def plan(self) -> Plan:
         """Epochs and mini-batches of a step."""
         return Plan()
+
+    @property
+    def refill_budget(self) -> int:
+        """How many groups a step may draw anew where ``wants_refill`` says so (dynamic sampling); 0 turns it off."""
+        return 0
+
+    def wants_refill(self, rewards: NDArray[np.float64]) -> bool:
+        """Whether a complete group with these (K,) rewards should be replaced by a new task's group."""
+        return False
 
     def advantages(self, groups: Sequence[Group]) -> list[NDArray[np.float64]]:
         """One (K,) array a group, in order."""
@@ -146,8 +163,25 @@ class Algorithm:
     def select_samples(
         self, advantages: NDArray[np.float64], group_ids: NDArray[np.int64], progress: float, seed: int
     ) -> NDArray[np.int64]:
-        """Indices, into the M flattened trajectories of the step, that are worth learning from; ``progress`` in [0, 1]."""
+        """Indices, into the M flattened trajectories of the step, that are worth learning from; ``progress`` in [0, 1].
+
+        An empty answer means that there is nothing to learn: the step makes no update, is counted, and says so.
+        """
         return np.arange(len(advantages))
+
+    def kept_advantages(
+        self, groups: Sequence[Group], advantages: NDArray[np.float64], kept: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(len(kept),) the advantages the learner uses, asked for right after ``select_samples``; ``advantages`` (M,)
+        and ``kept`` count through the trajectories of ``groups`` in order. Unchanged but for variants that
+        recompute them over the kept ones (PODS)."""
+        return advantages[kept]
+
+    def report(
+        self, advantages: NDArray[np.float64], group_ids: NDArray[np.int64], kept: NDArray[np.int64]
+    ) -> dict[str, float]:
+        """Numbers about the sample selection for the step's log."""
+        return {}
 
     def select_tokens(
         self, advantages: Tensor, entropies: Tensor | None, mask: Tensor, sequence: Tensor, progress: float
@@ -156,7 +190,10 @@ class Algorithm:
         return mask
 
     def stop(self, metrics: Mapping[str, float]) -> bool:
-        """Whether to abandon the rest of this step's updates (an early-KL stop); asked after each update."""
+        """Whether to abandon the rest of this step's updates (an early-KL stop); asked after each update.
+
+        ``metrics`` are that update's loss sums (``LossOutput.sums``), each divided by the update's token count.
+        """
         return False
 
     def loss(self, views: PackedViews, constants: StepConstants) -> LossOutput:
