@@ -5,51 +5,147 @@ Left out: Ray, groups and steps (the controller's), sampling (the engine's), one
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
-from rollout.engine import ProbeResult
-from rollout.specs import EpisodeSpec, Summary, WorkerSetup, WorkerStatus
-from rollout.trajectory import Trajectory
+from envs.base import Env
+from reward.plugins import PluginError
+from rollout.chat import load_format
+from rollout.engine import Engine, ProbeResult
+from rollout.env_session import EnvFactory
+from rollout.env_threads import EnvThreads
+from rollout.episode import EpisodeControl, play, record
+from rollout.gate import OrderedGate
+from rollout.specs import EpisodeSpec, Summary, WorkerSetup, WorkerStatus, summarize
+from rollout.tape import Tape
+from rollout.trajectory import StopReason, Trajectory
 from rollout.weight_update import WeightUpdate
+
+
+@runtime_checkable
+class LockStepEngine(Protocol):
+    """What an engine offers beyond Engine where it can sample deterministically: it waits until every episode still
+    playing has asked for its next turn, and admits the requests in order."""
+
+    def expect(self, episodes: int) -> None:
+        """So many episodes follow."""
+        ...
+
+    def episode_done(self) -> None:
+        """One of them has ended and will ask for nothing more."""
+        ...
+
+
+@runtime_checkable
+class CountingEngine(Protocol):
+    """An engine with numbers of its own for the status."""
+
+    def stats(self) -> dict[str, float]:
+        """Name to number."""
+        ...
 
 
 class RolloutWorker:
     """Plays episodes against its own engine.
 
-    Make an actor of it with ``ray.remote(RolloutWorker).options(max_concurrency=...)``; its ``max_concurrency`` must
-    exceed the number of episodes sent at once plus a few, because each waits in its own call.
+    Make an actor of it with ``ray.remote(RolloutWorker).options(max_concurrency=...)``: each episode waits in a call
+    of its own, so ``max_concurrency`` must exceed the episodes sent at once, with a few to spare for the other calls.
 
     Raises:
         ChatError, PluginError, EngineError: the tokenizer, the user's code or the engine cannot be set up.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        raise NotImplementedError
+        config = setup.config
+        self._setup = setup
+        self._chat = load_format(setup.model_folder, config.chat, config.observation_tokens, config.separator)
+        self._factory = EnvFactory(_env_class(setup), setup.env_options)
+        self._threads = EnvThreads()
+        # Lock-step sampling waits for all episodes of the step, so none of them may wait for a place.
+        self._gate = OrderedGate(sys.maxsize if setup.deterministic else config.max_concurrent)
+        self._controls: list[EpisodeControl] = []
+        self._played = 0
+        options = {"stop_token_ids": self._chat.stop_token_ids, **setup.engine_options}
+        self._engine: Engine = setup.engine.load()(**options)
 
     async def run(self, spec: EpisodeSpec) -> tuple[Summary, Trajectory]:
-        """Play one episode. Call with ``num_returns=2``: the trajectory then stays in the object store."""
-        raise NotImplementedError
+        """Play one episode. Call with ``num_returns=2``: the trajectory then stays in the object store.
+
+        Never raises for what happens in the episode; see ``stop`` and ``error`` of the summary.
+        """
+        control = EpisodeControl(spec)
+        self._controls.append(control)
+        try:
+            trajectory = await self._play(control)
+        finally:
+            self._controls.remove(control)
+            self._played += 1
+            if self._setup.deterministic and isinstance(self._engine, LockStepEngine):
+                self._engine.episode_done()
+        abandoned = self._threads.abandoned
+        worn_out = abandoned > self._setup.config.max_abandoned_threads
+        return summarize(trajectory, self._setup.worker, abandoned, worn_out), trajectory
+
+    async def _play(self, control: EpisodeControl) -> Trajectory:
+        if not await self._gate.enter(control.spec.order, control.cut):
+            return record(control.spec, Tape(), StopReason.CANCELLED)
+        try:
+            return await play(
+                self._factory, self._engine, self._chat, self._setup.config, control.spec, self._threads, control
+            )
+        finally:
+            self._gate.leave()
 
     async def begin(self, count: int) -> None:
-        """Deterministic mode: ``count`` episodes of a step follow."""
-        raise NotImplementedError
+        """Deterministic mode: ``count`` episodes of a step follow. Nothing to do for an engine without lock-step."""
+        if self._setup.deterministic and isinstance(self._engine, LockStepEngine):
+            self._engine.expect(count)
 
     async def update(self, update: WeightUpdate) -> int:
-        """Switch the engine to new weights; the version now in use."""
-        raise NotImplementedError
+        """Switch the engine to new weights; the version now in use.
+
+        Raises:
+            EngineError: the engine refused them or died.
+        """
+        await self._engine.update_weights(update)
+        return self._engine.version
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
-        """The engine's log-probabilities of a fixed probe."""
-        raise NotImplementedError
+        """The engine's log-probabilities of a fixed probe at its current version; see Engine.probe."""
+        return await self._engine.probe(token_ids, temperature, seed)
 
-    async def cancel(self, episodes: Sequence[tuple[int, int]]) -> None:
-        """End these (group_id, index) episodes early; their ``run`` returns with stop CANCELLED."""
-        raise NotImplementedError
+    async def cancel(self, episodes: Sequence[tuple[int, int]]) -> int:
+        """End these (group_id, index) episodes early, playing or waiting; their ``run`` soon returns with stop
+        CANCELLED. How many of them were found."""
+        named = set(episodes)
+        found = [control for control in self._controls if (control.spec.group_id, control.spec.index) in named]
+        for control in found:
+            control.cancel()
+        return len(found)
 
     async def status(self) -> WorkerStatus:
-        """What runs here, on what task, and for how long."""
-        raise NotImplementedError
+        """What runs here, on what task, and for how long; the longest-running episode first."""
+        return WorkerStatus(
+            worker=self._setup.worker,
+            version=self._engine.version,
+            waiting=self._gate.waiting,
+            running=[control.status() for control in self._controls],
+            played=self._played,
+            abandoned_threads=self._threads.abandoned,
+            engine=self._engine.stats() if isinstance(self._engine, CountingEngine) else {},
+        )
 
     async def close(self) -> None:
-        """Cancel what runs and stop the engine."""
-        raise NotImplementedError
+        """Cancel what runs, and stop the engine."""
+        for control in self._controls:
+            control.cancel()
+        self._threads.close()
+        await self._engine.close()
+
+
+def _env_class(setup: WorkerSetup) -> type[Env]:
+    env_class = setup.env.load()
+    if not (isinstance(env_class, type) and issubclass(env_class, Env)):
+        raise PluginError(f"env.name: '{setup.env.target}' is not a class derived from envs.base.Env")
+    return env_class

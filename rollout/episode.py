@@ -1,0 +1,194 @@
+"""One episode, from its opening messages to its score: the engine and the environment take turns.
+
+Nothing an environment or an engine does to one episode reaches another: it ends with a stop reason and a message of
+its own. Left out: who plays how many episodes where (worker.py, the controller), and how environments are called
+under deadlines (env_session.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+
+from reward.score import Score
+from rollout.chat import ChatError, ChatFormat
+from rollout.config import RolloutConfig
+from rollout.engine import Engine, EngineError, Sample, SampleRequest
+from rollout.env_session import EnvFactory, EnvSession
+from rollout.env_threads import EnvThreads
+from rollout.faults import EpisodeFault
+from rollout.specs import EpisodeSpec, RunningEpisode
+from rollout.tape import Tape
+from rollout.trajectory import StopReason, Trajectory
+
+_request_numbers = itertools.count()
+
+
+class EpisodeControl:
+    """What others may see of an episode in flight, and how they call it off. Made on the event loop.
+
+    Attributes:
+        cut: done once the episode is called off.
+    """
+
+    def __init__(self, spec: EpisodeSpec) -> None:
+        self.spec = spec
+        self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._phase = "waiting"
+        self._began = self._phase_began = time.monotonic()
+        self._request: tuple[Engine, str] | None = None
+
+    def enter(self, phase: str, request: tuple[Engine, str] | None = None) -> None:
+        """Note what the episode waits for from now on, and the engine's request where it is one."""
+        self._phase, self._phase_began, self._request = phase, time.monotonic(), request
+
+    def cancel(self) -> None:
+        """Call the episode off: it ends soon with CANCELLED, whatever it waits for."""
+        if not self.cut.done():
+            self.cut.set_result(None)
+        if self._request is not None:
+            engine, request_id = self._request
+            engine.abort(request_id)
+
+    def status(self) -> RunningEpisode:
+        """For fault messages."""
+        now = time.monotonic()
+        spec = self.spec
+        return RunningEpisode(
+            spec.group_id, spec.index, spec.task.id, self._phase, now - self._phase_began, now - self._began
+        )
+
+
+async def play(
+    factory: EnvFactory,
+    engine: Engine,
+    chat: ChatFormat,
+    config: RolloutConfig,
+    spec: EpisodeSpec,
+    threads: EnvThreads,
+    control: EpisodeControl | None = None,
+) -> Trajectory:
+    """Play one episode to its end.
+
+    The environment's ``score`` is also asked for when a limit cut the episode off; ``close`` is called in every case.
+    Where the last turn ran into its token budget the stop reason is TOKEN_LIMIT, whatever else ended the episode.
+
+    Returns:
+        The trajectory. Of an episode that failed or was called off, ``reward`` is NaN and ``error`` says why; the
+        tokens are those it had by then.
+    """
+    control = control or EpisodeControl(spec)
+    began = time.monotonic()
+    tape = Tape()
+    score: Score | None = None
+    metrics: dict[str, float] = {}
+    error = ""
+    env = EnvSession(factory, spec.task, spec.seed, config.deadlines, threads, control.cut)
+    try:
+        stop = await _converse(env, engine, chat, config, control, tape)
+        control.enter("env.score")
+        score, metrics = await env.score(), await env.metrics()
+    except EpisodeFault as fault:
+        stop, error, score = fault.stop, str(fault), None
+    except ChatError as fault:
+        stop, error = StopReason.ENV_FAILED, f"messages of {factory.name}, task '{spec.task.id}': {fault}"
+    finally:
+        wall_s = time.monotonic() - began
+        control.enter("env.close")
+        await env.close()
+    return record(spec, tape, stop, score, metrics, error, wall_s)
+
+
+def record(
+    spec: EpisodeSpec,
+    tape: Tape,
+    stop: StopReason,
+    score: Score | None = None,
+    metrics: dict[str, float] | None = None,
+    error: str = "",
+    wall_s: float = 0.0,
+) -> Trajectory:
+    """The trajectory of an episode that has ended; without a score its reward is NaN."""
+    token_ids, policy_mask, logprobs, versions = tape.arrays()
+    return Trajectory(
+        token_ids=token_ids,
+        policy_mask=policy_mask,
+        rollout_logprobs=logprobs,
+        versions=versions,
+        turns=tape.turns,
+        reward=score.reward if score else float("nan"),
+        reward_parts=score.parts if score else {},
+        success=score.solved if score else False,
+        stop=stop,
+        task_id=spec.task.id,
+        group_id=spec.group_id,
+        index=spec.index,
+        seed=spec.seed,
+        source=spec.task.source,
+        scenario=spec.task.scenario,
+        difficulty=spec.task.difficulty,
+        metrics=metrics or {},
+        error=error,
+        wall_s=wall_s,
+    )
+
+
+async def _converse(
+    env: EnvSession, engine: Engine, chat: ChatFormat, config: RolloutConfig, control: EpisodeControl, tape: Tape
+) -> StopReason:
+    """Take turns until something ends the episode; the tape then ends with the policy's last token."""
+    control.enter("env.start")
+    tape.add_context(chat.opening(await env.start()))
+    if len(tape) >= config.max_context:
+        raise EpisodeFault(
+            StopReason.ENV_FAILED,
+            f"the opening messages of task '{control.spec.task.id}' take {len(tape)} tokens and rollout.max_context is "
+            f"{config.max_context}, which leaves nothing to sample",
+        )
+    for turn in range(config.max_turns):
+        budget = min(config.max_new_tokens, config.max_context - len(tape))
+        sample = await _sample(engine, control, tape, turn, budget)
+        control.enter(f"env.step, turn {turn + 1}")
+        observation = await env.step(chat.decode(sample.token_ids.tolist()))
+        if observation.done or turn + 1 == config.max_turns:
+            ended = StopReason.DONE if observation.done else StopReason.TURN_LIMIT
+            return ended if sample.stopped else StopReason.TOKEN_LIMIT
+        following = chat.continuation(observation.text, tape.token_ids[-1])
+        if len(tape) + len(following) >= config.max_context:
+            break
+        tape.add_context(following)
+    return StopReason.TOKEN_LIMIT
+
+
+async def _sample(engine: Engine, control: EpisodeControl, tape: Tape, turn: int, budget: int) -> Sample:
+    """One turn, put on the tape."""
+    spec = control.spec
+    request = SampleRequest(
+        id=f"{next(_request_numbers)}:group {spec.group_id}, episode {spec.index}, turn {turn + 1}",
+        token_ids=list(tape.token_ids),
+        max_tokens=budget,
+        temperature=0.0 if spec.greedy else spec.temperature,
+        seed=turn_seed(spec.seed, turn),
+        order=spec.order,
+    )
+    if control.cut.done():
+        raise EpisodeFault(StopReason.CANCELLED, "")
+    control.enter(f"engine, turn {turn + 1}", (engine, request.id))
+    try:
+        sample = await engine.generate(request)
+        tape.add_sample(sample)
+    except EngineError as error:
+        raise EpisodeFault(StopReason.ENGINE_FAILED, str(error)) from error
+    except Exception as error:
+        raise EpisodeFault(StopReason.ENGINE_FAILED, f"{type(error).__name__}: {error}") from error
+    if sample.aborted or control.cut.done():
+        raise EpisodeFault(StopReason.CANCELLED, "")
+    return sample
+
+
+def turn_seed(episode_seed: int, turn: int) -> int:
+    """Seed of one turn's random draws: 63 bits of a hash, so that no two turns of a run share a stream."""
+    digest = hashlib.blake2b(f"{episode_seed}/{turn}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
