@@ -17,14 +17,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollout.trajectory import Group
+from rollout.trajectory import Group, Trajectory
 
 Need = Literal["old_logprobs", "entropies", "ref_logprobs"]
 TrainerKind = Literal["policy", "bilevel"]
 
 
 class AlgorithmError(ValueError):
-    """An algorithm was given options or data it cannot work with; the message names the option."""
+    """An algorithm was given options or data it cannot work with; the message names the option.
+
+    Attributes:
+        key: dotted path of the option below ``algorithm`` in the recipe, or ``None`` where no one option is at fault.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[AlgorithmError], tuple[str, str | None]]:
+        return type(self), (str(self), self.key)  # crosses process borders whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +181,15 @@ class Algorithm:
         return np.arange(len(advantages))
 
     def kept_advantages(
-        self, groups: Sequence[Group], advantages: NDArray[np.float64], kept: NDArray[np.int64]
+        self,
+        trajectories: Sequence[Trajectory],
+        advantages: NDArray[np.float64],
+        group_ids: NDArray[np.int64],
+        kept: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """(len(kept),) the advantages the learner uses, asked for right after ``select_samples``; ``advantages`` (M,)
-        and ``kept`` count through the trajectories of ``groups`` in order. Unchanged but for variants that
-        recompute them over the kept ones (PODS)."""
+        """(len(kept),) the advantages the learner uses, asked for right after ``select_samples``. The step's M
+        trajectories, their advantages and groups come in the order that ``kept`` indexes. Unchanged but for variants
+        that recompute them over the kept ones (PODS)."""
         return advantages[kept]
 
     def report(

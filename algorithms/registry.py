@@ -1,0 +1,59 @@
+"""From the name in a recipe to an algorithm: short names, a user's own class, options checked in words.
+
+Left out: line numbers of the recipe, and shipping a user's file (reward/plugins.py does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from algorithms.base import Algorithm, AlgorithmError
+from algorithms.options import nearest, parse_options
+from reward.plugins import Plugin
+
+ALGORITHMS = {
+    "loop": "algorithms.loop:Loop",
+    "grpo": "algorithms.grpo:GRPO",
+    "gspo": "algorithms.grpo:GSPO",
+    "rloo": "algorithms.rloo:RLOO",
+}
+"""Short names."""
+
+
+def locate(name: str, base: Path | None = None) -> Plugin:
+    """The code that ``name`` means: a short name, ``module:Class``, or ``file.py:Class`` (looked up below ``base``).
+
+    Raises:
+        AlgorithmError: neither a short name nor of that form; the message gives the nearest short name.
+        PluginError: the file does not exist.
+    """
+    if name in ALGORITHMS:
+        return Plugin(ALGORITHMS[name])
+    if ":" not in name:
+        raise AlgorithmError(
+            f"no algorithm is called '{name}'{nearest(name, ALGORITHMS)}; your own is module:Class or file.py:Class",
+            key="name",
+        )
+    return Plugin.locate(name, base)
+
+
+def build(plugin: Plugin, options: Mapping[str, Any]) -> Algorithm:
+    """An instance of the algorithm with the recipe's options (without ``name``).
+
+    Raises:
+        AlgorithmError: not an Algorithm; an unknown option (with the nearest known one); a value out of range.
+        PluginError: the code cannot be imported.
+    """
+    found = plugin.load()
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise AlgorithmError(f"{plugin.target} is not a subclass of algorithms.base.Algorithm", key="name")
+    if found.Config is not None:
+        return found(parse_options(found.Config, options))
+    if options:
+        raise AlgorithmError(
+            f"{found.__name__} takes no options, but was given {', '.join(options)}",
+            key=next(iter(options)),
+        )
+    return found()

@@ -1,0 +1,124 @@
+"""Selectors: which trajectories and tokens of a step are learned from. They compose with any policy-gradient algorithm.
+
+``select: {name: ...}`` in a recipe names one, by a short name or as ``module:Class``. The base class keeps everything.
+Left out: the reject threshold on |advantage| (the algorithm applies it first, and a selector chooses among the rest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor
+
+from algorithms.base import AlgorithmError
+from algorithms.options import nearest, parse_options
+from reward.plugins import Plugin, PluginError
+
+SELECTORS = {"d3s": "algorithms.d3s:D3S"}
+"""Short names of selectors."""
+
+
+class Selector:
+    """Base class of selectors; keeps every eligible trajectory and every token.
+
+    Args:
+        config: an instance of ``Config``, parsed from the recipe's ``select`` keys without ``name``.
+    """
+
+    Config: ClassVar[type[BaseModel] | None] = None
+    needs_entropies: bool = False
+    """Whether ``tokens`` reads entropies of the policy at the start of the step."""
+    renormalize: bool = False
+    """Whether advantages are taken anew over the kept trajectories of each group (PODS)."""
+    denominator: Literal["base", "kept", "full"] = "base"
+    """What the loss divides by where something was dropped; "base" leaves it to the algorithm."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
+
+    def samples(
+        self,
+        advantages: NDArray[np.float64],
+        group_ids: NDArray[np.int64],
+        eligible: NDArray[np.bool_],
+        progress: float,
+        seed: int,
+    ) -> NDArray[np.int64]:
+        """Ascending indices into the step's M trajectories, a subset of the eligible ones. All arrays are (M,)."""
+        return np.flatnonzero(eligible)
+
+    def tokens(
+        self, advantages: Tensor, entropies: Tensor | None, mask: Tensor, sequence: Tensor, progress: float
+    ) -> Tensor:
+        """(N,) bool, a subset of ``mask``; see ``Algorithm.select_tokens``."""
+        return mask
+
+    def describe(self) -> dict[str, Any]:
+        """Derived facts for ``rlpost explain``."""
+        return {}
+
+
+def build_selector(options: Mapping[str, Any] | None) -> Selector:
+    """The selector that the recipe's ``select`` names; None keeps everything.
+
+    Raises:
+        AlgorithmError: no name, an unknown name or key, or a value out of range.
+    """
+    if options is None:
+        return Selector()
+    name = options.get("name")
+    if not isinstance(name, str):
+        raise AlgorithmError(f"algorithm.select needs a name{nearest('', SELECTORS)}", key="select")
+    selector_class = _load(name)
+    own = {key: value for key, value in options.items() if key != "name"}
+    if selector_class.Config is None:
+        if own:
+            raise AlgorithmError(f"the selector {name} takes no options, but was given {', '.join(own)}", key="select")
+        return selector_class()
+    return selector_class(parse_options(selector_class.Config, own, at="select"))
+
+
+def _load(name: str) -> type[Selector]:
+    target = SELECTORS.get(name, name)
+    if ":" not in target:
+        raise AlgorithmError(f"no selector is called '{name}'{nearest(name, SELECTORS)}", key="select.name")
+    if target.rpartition(":")[0].endswith(".py"):
+        raise AlgorithmError(
+            f"algorithm.select.name: '{name}' names a file; give an importable module:Class (a file of your own can "
+            "hold an algorithm that overrides select_samples)",
+            key="select.name",
+        )
+    try:
+        found = Plugin(target).load()
+    except PluginError as error:
+        raise AlgorithmError(f"algorithm.select.name: {error}", key="select.name") from None
+    if not (isinstance(found, type) and issubclass(found, Selector)):
+        raise AlgorithmError(f"algorithm.select.name: {target} is not a Selector", key="select.name")
+    return found
+
+
+def selection_report(
+    advantages: NDArray[np.float64], group_ids: NDArray[np.int64], kept: NDArray[np.int64]
+) -> dict[str, float]:
+    """Counts and spread before and after sample selection; variances are of the population (0 where nothing is kept).
+
+    Args:
+        advantages: (M,) of the whole step.
+        group_ids: (M,).
+        kept: indices that were kept.
+    """
+    groups = [advantages[group_ids == group] for group in np.unique(group_ids)]
+    without_spread = sum(bool((values == values[0]).all()) for values in groups)
+    return {
+        "select/samples": float(len(advantages)),
+        "select/kept": float(len(kept)),
+        "select/groups": float(len(groups)),
+        "select/kept_groups": float(len(np.unique(group_ids[kept]))),
+        "select/zero_variance_groups": without_spread / max(1, len(groups)),
+        "select/variance_before": float(advantages.var()) if len(advantages) else 0.0,
+        "select/variance_after": float(advantages[kept].var()) if len(kept) else 0.0,
+    }
