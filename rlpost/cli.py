@@ -1,0 +1,168 @@
+"""The command line: train, explain, view, doctor. Reads arguments, turns faults into words and exit codes.
+
+Exit codes: 0 done; 1 the run could not go on; 2 the recipe or the arguments are wrong and nothing was started;
+130 interrupted. Heavy imports happen inside the commands, so that mistakes are answered at once. Left out: eval and
+bench.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+STARTED = time.time()
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Reinforcement-learning post-training of language models: Ray, vLLM, one copy of the model, one recipe.",
+)
+errors = Console(stderr=True, soft_wrap=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/quickstart.yaml")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value ...", show_default=False)]
+Smoke = Annotated[bool, typer.Option("--smoke", help="tiny built-in model and data, CPU, 2 steps")]
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    errors.print(f"[bold red]rlpost:[/] {escape(str(message))}", highlight=False)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _faults_in_words() -> Iterator[None]:
+    """Recipe mistakes exit 2, faults of the run 1, Ctrl-C 130; anything else is a bug and keeps its traceback."""
+    from rlpost.faults import RunError
+    from rlpost.recipe_source import RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        _fail(error, 2)
+    except RunError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; the actors are ended and the run folder is readable", 130)
+
+
+def _load(recipe: Path, overrides: list[str] | None, smoke: bool, scratch: Path) -> Any:
+    from rlpost.recipe import resolve
+    from rlpost.recipe_source import read
+    from rlpost.smoke import shrink
+
+    source = read(recipe, overrides or [])
+    if smoke:
+        shrink(source, scratch)
+    return resolve(source)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.yaml")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; default runs/RECIPE-TIME")] = None,
+    resume: Annotated[Path | None, typer.Option(help="a run folder or checkpoint to go on from")] = None,
+    smoke: Smoke = False,
+) -> None:
+    """Train a model as the recipe says."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _faults_in_words():
+        if resume is not None:
+            _resume(resume, recipe, overrides)
+            return
+        if recipe is None:
+            _fail("give a recipe, or --resume RUN_FOLDER", 2)
+        from rlpost.placement import place
+        from rlpost.runfolder import create
+
+        target = out or Path("runs") / f"{recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        loaded = _load(recipe, overrides, smoke, target)
+        place(loaded.recipe)
+        folder = create(target)
+
+        from rlpost.train import train as run
+
+        _announce(run(loaded, folder, STARTED), folder.path)
+
+
+def _resume(path: Path, recipe: Path | None, overrides: list[str] | None) -> None:
+    from rlpost.recipe import resolve
+    from rlpost.recipe_source import read
+    from rlpost.runfolder import reopen
+    from rlpost.train import Resume
+    from rlpost.train import train as run
+
+    given = [text for text in (str(recipe) if recipe else "", *(overrides or [])) if text]
+    folder, steps_done, checkpoint = reopen(path)
+    loaded = resolve(read(folder.recipe, given))
+    if steps_done >= loaded.recipe.steps:
+        _fail(f"{folder.path} has done all its {loaded.recipe.steps} steps; give steps=N to go further", 2)
+    _announce(run(loaded, folder, STARTED, Resume(steps_done, checkpoint)), folder.path)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _announce(result: Any, folder: Path) -> None:
+    from rlpost.view import print_result
+
+    print_result(result, folder)
+
+
+@app.command()
+def explain(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
+    """Print every number that follows from a recipe, without starting anything."""
+    with _faults_in_words():
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as scratch:
+            loaded = _load(recipe, overrides, smoke, Path(scratch))
+        from rlpost.explain import print_explanation
+
+        print_explanation(loaded)
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    html: Annotated[bool, typer.Option("--html", help="only rebuild report.html and print its path")] = False,
+) -> None:
+    """Show a run in the terminal and (re)build its report.html."""
+    from rlpost.view import ViewError
+    from rlpost.view import view as show
+
+    try:
+        show(run, html)
+    except ViewError as error:
+        _fail(error, 2)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: what is installed, what it supports, what to do where they disagree."""
+    from rlpost.doctor import diagnose, print_report
+
+    raise typer.Exit(print_report(diagnose()))
+
+
+def main() -> None:
+    """Entry point of the ``rlpost`` command."""
+    sys.path.insert(0, str(Path.cwd()))
+    app()
+
+
+if __name__ == "__main__":
+    main()

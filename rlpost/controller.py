@@ -1,0 +1,142 @@
+"""The loop. ``lag: 0`` is synchronous, ``lag: n`` keeps n further batches in flight: one loop, not two.
+
+    play the batches of steps k .. k + lag  →  take step k's groups  →  advantages  →  learn  →  publish version k + 1
+
+Left out: starting and ending actors (session.py), waiting for episodes (store.py), what a loss is (algorithms).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlpost.evaluate import EvalResult, evaluate
+from rlpost.learner.batch import LearnResult, StepBatch
+from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.sampling import derive_seed, tasks_of_step
+from rlpost.session import Session
+from rlpost.step_metrics import step_row
+from rlpost.store import StepRollouts, TrajectoryStore
+from rlpost.weights import Gap
+from rollout.specs import EpisodeSpec
+
+
+class Controller:
+    """Trains one policy.
+
+    Args:
+        session: the running actors.
+        metrics: where each step's row goes.
+        rollouts: where a sample of each step's trajectories goes.
+    """
+
+    def __init__(self, session: Session, metrics: MetricsWriter, rollouts: RolloutWriter) -> None:
+        self._session = session
+        self._recipe = session.recipe
+        self._metrics = metrics
+        self._rollouts = rollouts
+        self._store = TrajectoryStore(
+            session.pool, self._recipe.batch, self._recipe.cluster.deadline_s, self._recipe.deterministic
+        )
+
+    def train(self, first_step: int = 0) -> None:
+        """Run all steps from ``first_step`` on.
+
+        Raises:
+            RunError: a fault the run cannot go on with.
+        """
+        for step in range(first_step, self._recipe.steps):
+            self._step(step)
+            done = step + 1
+            if done == self._recipe.steps or (self._recipe.save.every and done % self._recipe.save.every == 0):
+                self.save(done)
+
+    def save(self, steps_done: int) -> None:
+        """Write the checkpoint after ``steps_done`` steps and remove those too many."""
+        folder = self._session.folder
+        self._session.learner.save(folder.checkpoint(steps_done))
+        folder.prune_checkpoints(self._recipe.save.keep)
+
+    def evaluate(self, greedy: bool = False) -> EvalResult:
+        """Play the held-out tasks with the current weights."""
+        session, recipe = self._session, self._recipe
+        return evaluate(
+            session.pool, session.held_out, recipe.eval.episodes, recipe.seed, recipe.deterministic, greedy
+        )
+
+    def _step(self, step: int) -> None:
+        started = time.monotonic()
+        self._keep_in_flight(step)
+        rollouts = self._store.collect(step)
+        rollout_s = time.monotonic() - started
+        advantages = self._session.algorithm.advantages(rollouts.groups)
+        result = self._learn(step, rollouts, advantages)
+        learn_s = time.monotonic() - started - rollout_s
+        gap = self._session.publisher.publish(step + 1)
+        times = {
+            "time/rollout_s": rollout_s,
+            "time/learn_s": learn_s,
+            "time/sync_s": self._session.publisher.seconds,
+            "time/step_s": time.monotonic() - started,
+        }
+        self._record(step, rollouts, advantages, result, gap, times)
+
+    def _keep_in_flight(self, step: int) -> None:
+        """Start the batches of this step and of the ``lag`` steps after it, those that are not under way yet."""
+        for ahead in range(step, min(step + self._recipe.lag, self._recipe.steps - 1) + 1):
+            if not self._store.pending(ahead):
+                self._store.submit(ahead, self._specs(ahead))
+
+    def _specs(self, step: int) -> list[EpisodeSpec]:
+        recipe, batch = self._recipe, self._recipe.batch
+        tasks = tasks_of_step(self._session.train, batch.tasks, step, recipe.seed)
+        return [
+            EpisodeSpec(
+                task=task,
+                group_id=step * batch.tasks + place,
+                index=index,
+                seed=derive_seed(recipe.seed, step, place, index),
+                temperature=recipe.rollout.temperature,
+                order=place * batch.group_size + index,
+            )
+            for place, task in enumerate(tasks)
+            for index in range(batch.group_size)
+        ]
+
+    def _learn(self, step: int, rollouts: StepRollouts, advantages: Sequence[NDArray[np.float64]]) -> LearnResult:
+        recipe = self._recipe
+        sizes = [len(group) for group in rollouts.groups]
+        batch = StepBatch(
+            trajectories=[],
+            advantages=np.concatenate(advantages),
+            group_ids=np.repeat([group.group_id for group in rollouts.groups], sizes).astype(np.int64),
+            step=step,
+            steps_total=recipe.steps,
+            nominal_sequences=recipe.rollouts_per_step,
+            max_tokens=recipe.rollout.max_context,
+            lag=recipe.lag,
+            seed=derive_seed(recipe.seed, step),
+            temperature=recipe.rollout.temperature,
+        )
+        result = self._session.learner.learn(rollouts.refs, batch)
+        if result.note:
+            self._session.progress.note(f"step {step}: {result.note}")
+        return result
+
+    def _record(
+        self,
+        step: int,
+        rollouts: StepRollouts,
+        advantages: Sequence[NDArray[np.float64]],
+        result: LearnResult,
+        gap: Gap,
+        times: dict[str, float],
+    ) -> None:
+        row = step_row(step, self._recipe, rollouts, result, gap, times)
+        self._metrics.write(row)
+        trajectories = [trajectory for group in rollouts.groups for trajectory in group.trajectories]
+        self._rollouts.write(step, trajectories, np.concatenate(advantages), result)
+        self._session.progress.step(row)

@@ -1,0 +1,164 @@
+"""``rlpost explain``: every number that follows from a recipe, and where each actor would go. Starts nothing.
+
+Memory is arithmetic: weights, gradients and optimizer state of the learner; weights and cache of each engine. Left out:
+activations (they depend on the longest pack; the bound printed is the logits tile and one pack of hidden states).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from algorithms.base import Algorithm
+from rlpost.faults import RunError
+from rlpost.placement import Placement, place
+from rlpost.recipe import LoadedRecipe, Recipe
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled list of (name, value) rows."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+
+def print_explanation(loaded: LoadedRecipe) -> None:
+    """Print all sections to the terminal."""
+    console = Console()
+    for section in explain(loaded):
+        table = Table(title=section.title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, value in section.rows:
+            table.add_row(name, value)
+        console.print(table)
+        console.print()
+
+
+def explain(loaded: LoadedRecipe) -> list[Section]:
+    """What follows from a recipe."""
+    recipe, algorithm = loaded.recipe, loaded.build_algorithm()
+    try:
+        placement: Placement | str = place(recipe)
+    except RunError as error:
+        placement = str(error)
+    return [
+        Section("A step", _step_rows(recipe, algorithm)),
+        Section("The algorithm", _algorithm_rows(loaded, algorithm)),
+        Section("Memory", _memory_rows(recipe, placement)),
+        Section("Placement", _placement_rows(recipe, placement)),
+    ]
+
+
+def _step_rows(recipe: Recipe, algorithm: Algorithm) -> list[tuple[str, str]]:
+    batch, rollout, plan = recipe.batch, recipe.rollout, algorithm.plan
+    episodes = recipe.rollouts_per_step
+    sampled = episodes * min(rollout.max_turns * rollout.max_new_tokens, rollout.max_context)
+    updates = plan.epochs * plan.minibatches
+    return [
+        ("rollouts", f"{batch.tasks} tasks x {batch.group_size} = {episodes} episodes"),
+        ("turns", f"at most {rollout.max_turns} of at most {rollout.max_new_tokens} tokens, at T = {rollout.temperature}"),
+        ("tokens", f"at most {episodes * rollout.max_context:,}, of them at most {sampled:,} sampled"),
+        ("optimizer updates", f"{plan.epochs} epochs x {plan.minibatches} mini-batches = {updates} (fewer when skipped)"),
+        ("rollouts an update", f"about {episodes / plan.minibatches:g}"),
+        ("whole run", f"{recipe.steps} steps, {recipe.steps * episodes:,} episodes, {recipe.steps * updates:,} updates"),
+        ("policy lag", _lag_words(recipe.lag)),
+        ("evaluation", _eval_words(recipe)),
+    ]
+
+
+def _lag_words(lag: int) -> str:
+    if lag == 0:
+        return "0: generation waits for every update (on-policy at the start of each step)"
+    return f"{lag}: generation runs up to {lag} versions ahead; token weights min(exp(old - rollout), cap) correct for it"
+
+
+def _eval_words(recipe: Recipe) -> str:
+    if recipe.eval.episodes == 0:
+        return "off"
+    rounds = "sampled at T = 1 and greedy" if recipe.eval.greedy else "sampled at T = 1"
+    between = f", and every {recipe.eval.every} steps" if recipe.eval.every else ""
+    return f"{recipe.eval.episodes} episodes {rounds}, before and after{between}"
+
+
+def _algorithm_rows(loaded: LoadedRecipe, algorithm: Algorithm) -> list[tuple[str, str]]:
+    one_update = algorithm.plan.epochs * algorithm.plan.minibatches == 1 and loaded.recipe.lag == 0
+    needs = ", ".join(sorted(algorithm.needs)) or "nothing"
+    extra = " (old log-probs come from the update itself: no extra pass)" if one_update else ""
+    rows = [("class", loaded.algorithm.target), ("needs before updating", needs + extra)]
+    return rows + [(name, str(value)) for name, value in algorithm.describe().items()]
+
+
+def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:
+    device = placement.device if isinstance(placement, Placement) else "cuda"
+    try:
+        total, trained, vocabulary, hidden = _parameters(recipe)
+    except (OSError, ValueError) as error:
+        return [("model", f"its size is not known here: {str(error).splitlines()[0]}")]
+    compute = 2 if recipe.learner.compute_dtype(device) == "bf16" else 4
+    learner = total * 4 + trained * 4 + trained * 8
+    rows = [
+        ("parameters", f"{total / 1e6:,.2f} M, trained {trained / 1e6:,.2f} M"),
+        ("learner, all ranks", f"{learner / GIB:,.2f} GiB: fp32 weights {total * 4 / GIB:,.2f}, gradients and AdamW state"),
+        ("logits alive at once", f"{recipe.learner.logprob_tile * vocabulary * 4 / GIB:,.3f} GiB (one tile)"),
+        (
+            "hidden states of a pack",
+            f"{recipe.learner.max_tokens_per_pack * hidden * compute / GIB:,.3f} GiB a layer at "
+            f"{recipe.learner.max_tokens_per_pack:,} tokens",
+        ),
+        ("each engine", f"{total * compute / GIB:,.2f} GiB of weights, and its cache ({_cache_words(recipe, device)})"),
+        ("one publication", f"{total * compute / GIB:,.3f} GiB"),
+    ]
+    return rows
+
+
+def _cache_words(recipe: Recipe, device: str) -> str:
+    if device == "cpu":
+        return f"{recipe.engine.kv_cache_gib:g} GiB"
+    return f"up to {recipe.engine.gpu_memory_utilization:.0%} of the GPU in all"
+
+
+def _parameters(recipe: Recipe) -> tuple[int, int, int, int]:
+    """(all parameters, trained ones, vocabulary, hidden size), counted on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from rlpost.learner.model import model_config
+
+    config = model_config(recipe.model)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = total
+    if recipe.learner.lora is not None:
+        lora = recipe.learner.lora
+        trained = sum(
+            lora.rank * (module.in_features + module.out_features)
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name.split(".")[-1] in lora.targets
+        )
+    return total, trained, config.vocab_size, config.hidden_size
+
+
+def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:
+    if isinstance(placement, str):
+        return [("refused", placement)]
+    learner, rollout = recipe.learner, recipe.rollout
+    if placement.device == "cpu":
+        where = "CPU"
+        return [
+            ("learner", f"{learner.ranks} rank(s) on {where}"),
+            ("rollout workers", f"{rollout.workers} on {where}, {recipe.engine.slots} slots each"),
+            ("weights", "through Ray's object store"),
+        ]
+    return [
+        ("learner", f"{learner.ranks} rank(s) with {placement.learner_gpus:g} GPU each"),
+        ("rollout workers", f"{rollout.workers} with {placement.worker_gpus:g} GPU each, {recipe.engine.slots} slots each"),
+        ("weights", "by CUDA IPC on the shared GPU" if placement.ipc else "through Ray's object store"),
+        ("GPUs here", str(placement.gpus_here)),
+    ]

@@ -1,0 +1,87 @@
+"""Which actor goes where: Ray resources and environment variables of the learner and the workers, from the recipe.
+
+Pure arithmetic on the recipe, so that ``rlpost explain`` can print it and a run can be refused before anything
+starts. Left out: several nodes (point ``cluster.address`` at a Ray cluster; Ray places the actors).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from rlpost.faults import RunError
+from rlpost.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where everything runs.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        gpus_here: GPUs this machine has.
+        learner_gpus: GPUs of each learner rank.
+        worker_gpus: GPUs of each rollout worker.
+        ipc: whether weights go from learner to workers by CUDA IPC, on one shared GPU.
+    """
+
+    device: str
+    gpus_here: int
+    learner_gpus: float
+    worker_gpus: float
+    ipc: bool
+
+    @property
+    def gpus_asked(self) -> float:
+        """See ``place``: kept for messages."""
+        return self.learner_gpus + self.worker_gpus
+
+
+def count_gpus() -> int:
+    """GPUs of this machine, without importing torch (which would take seconds in the driver)."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
+    """Resolve devices and fractions.
+
+    With one GPU for everything, learner and workers share it; with more, each learner rank and each worker gets its own.
+
+    Raises:
+        RunError: a GPU is asked for and none, or not enough, is there.
+    """
+    gpus = count_gpus() if gpus_here is None else gpus_here
+    learner, rollout = recipe.learner, recipe.rollout
+    device = ("cuda" if gpus else "cpu") if learner.device == "auto" else learner.device
+    if device == "cpu":
+        return Placement("cpu", gpus, 0.0, 0.0, False)
+    if gpus == 0 and recipe.cluster.address is None:
+        raise RunError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
+    worker_gpus = rollout.gpus if rollout.gpus is not None else _default_share(recipe, gpus)
+    learner_gpus = learner.gpus if learner.gpus is not None else min(1.0, _default_share(recipe, gpus))
+    asked = learner_gpus * learner.ranks + worker_gpus * rollout.workers
+    if recipe.cluster.address is None and asked > gpus + 1e-6:
+        raise RunError(
+            f"the recipe asks for {asked:g} GPUs (learner.ranks {learner.ranks} x {learner_gpus:g} + rollout.workers "
+            f"{rollout.workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, rollout.gpus or the "
+            "numbers of actors"
+        )
+    shared = gpus == 1 and learner.ranks == 1
+    ipc = recipe.sync.transport == "ipc" or (recipe.sync.transport == "auto" and shared)
+    return Placement("cuda", gpus, learner_gpus, worker_gpus, ipc)
+
+
+def _default_share(recipe: Recipe, gpus: int) -> float:
+    """A whole GPU each where there are enough, else an equal fraction of one."""
+    wanted = recipe.learner.ranks + recipe.rollout.workers * recipe.engine.tensor_parallel
+    if wanted <= gpus:
+        return float(recipe.engine.tensor_parallel)
+    return round(1.0 / (recipe.learner.ranks + recipe.rollout.workers), 3)

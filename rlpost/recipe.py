@@ -1,0 +1,252 @@
+"""The recipe: typed, strict, documented. It composes each part's own config and checks what no part can see alone.
+
+``Recipe.load`` reads YAML plus overrides and refuses what cannot run, with key and line, before anything starts.
+Left out: the algorithms' own keys (each algorithm brings a config class; algorithms/registry.py parses them).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from algorithms.base import Algorithm, AlgorithmError
+from algorithms.registry import build, locate
+from reward.plugins import Plugin, PluginError
+from rlpost.learner.config import LearnerConfig, ModelConfig
+from rlpost.recipe_source import KeyPath, RecipeError, RecipeSource, explain_validation, read
+from rlpost.warm_start import WarmStartConfig
+from rollout.config import RolloutConfig
+from rollout.vllm.config import VllmConfig
+
+__all__ = ["Recipe", "RecipeError"]
+
+
+class Part(BaseModel):
+    """Base of the recipe's sections: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EnvSection(Part):
+    """The environment an episode is played in."""
+
+    name: str = Field(description="the Env class: module:Class or path/to/file.py:Class")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the Env class")
+
+
+class DataSection(Part):
+    """Where tasks come from when the environment brings none of its own."""
+
+    train: str | None = Field(None, description="JSONL, JSON or parquet file, or a Hugging Face data set name")
+    eval: str | None = Field(None, description="the same, held out")
+    split: str = Field("train", description="split of a Hugging Face data set named in data.train")
+    eval_split: str = Field("test", description="split of a Hugging Face data set named in data.eval")
+
+
+class StragglerSection(Part):
+    """Stop waiting for the slowest episodes of a step; the rest are cancelled."""
+
+    fraction: float = Field(0.9, gt=0, le=1, description="of all episodes of the step that must be done")
+    min_group: float = Field(0.75, gt=0, le=1, description="of each group's episodes that must be done")
+
+
+class BatchSection(Part):
+    """What one step is made of."""
+
+    tasks: int = Field(16, ge=1, description="distinct tasks a step")
+    group_size: int = Field(8, ge=1, description="episodes a task (K)")
+    straggler: StragglerSection | None = Field(None, description="straggler cut-off; off by default")
+    max_failed_fraction: float = Field(
+        0.25, ge=0, le=1, description="stop the run when more of a step's episodes than this fail"
+    )
+
+
+class SyncSection(Part):
+    """Publishing weights and verifying every publication."""
+
+    transport: str = Field("auto", pattern="^(auto|object_store|ipc)$", description="auto: ipc on a shared GPU")
+    gap_bound: float | None = Field(
+        None, gt=0, description="largest mean |log-prob difference| learner/engine; default 1e-3 in fp32, 0.08 in bf16"
+    )
+
+
+class EvalSection(Part):
+    """Evaluation on held-out tasks, sampled at T = 1 and greedy, before and after training."""
+
+    episodes: int = Field(256, ge=0, description="episodes an evaluation; 0 switches evaluation off")
+    greedy: bool = Field(True, description="also play the same number of episodes greedily")
+    every: int = Field(0, ge=0, description="also evaluate every this many steps; 0: before and after only")
+
+
+class SaveSection(Part):
+    """Checkpoints and the record of rollouts."""
+
+    every: int = Field(0, ge=0, description="save a checkpoint every this many steps; the last step always saves")
+    keep: int = Field(2, ge=1, description="checkpoints kept; older ones are removed")
+    rollouts: int = Field(16, ge=0, description="trajectories written to rollouts/ a step; 0 writes none")
+    tensorboard: bool = Field(False, description="mirror metrics to TensorBoard (extra rlpost[tensorboard])")
+
+
+class ClusterSection(Part):
+    """Where Ray runs."""
+
+    address: str | None = Field(None, description="a running Ray cluster's address; default: start one here")
+    deadline_s: float = Field(
+        600.0, gt=0, description="longest wait for any one remote call (start, learn, publish) before giving up"
+    )
+
+
+class Recipe(Part):
+    """Everything a run is made of. ``rlpost explain`` prints what follows from it."""
+
+    model: ModelConfig
+    env: EnvSection
+    algorithm: dict[str, Any] = Field(
+        default_factory=lambda: {"name": "grpo"}, description="name, and the algorithm's own keys"
+    )
+    steps: int = Field(100, ge=0, description="steps: one batch of rollouts, one publication, one policy version each")
+    seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
+    lag: int = Field(0, ge=0, le=8, description="0: synchronous; n: rollouts run up to n policy versions ahead")
+    deterministic: bool = Field(False, description="same metrics bit for bit on a CPU in fp32; slower")
+    warm_start: WarmStartConfig | None = None
+    data: DataSection = Field(default_factory=DataSection)
+    batch: BatchSection = Field(default_factory=BatchSection)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    engine: VllmConfig = Field(default_factory=VllmConfig)
+    learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    sync: SyncSection = Field(default_factory=SyncSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+    save: SaveSection = Field(default_factory=SaveSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """What two sections say together must be possible."""
+        room = self.rollout.max_context - self.rollout.max_new_tokens
+        if room <= 0:
+            raise ValueError(
+                f"rollout.max_context ({self.rollout.max_context}) leaves no room for a prompt beside "
+                f"rollout.max_new_tokens ({self.rollout.max_new_tokens})"
+            )
+        if self.lag > 0 and self.deterministic:
+            raise ValueError("deterministic: true needs lag: 0; overlapping generation depends on timing")
+        if self.deterministic and self.batch.straggler is not None:
+            raise ValueError("deterministic: true cannot go with batch.straggler; which episodes are cut is timing")
+        return self
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """Episodes a step."""
+        return self.batch.tasks * self.batch.group_size
+
+    @property
+    def gap_bound(self) -> float:
+        """The bound in force on the mean |log-prob difference| between learner and engine."""
+        if self.sync.gap_bound is not None:
+            return self.sync.gap_bound
+        return 1e-3 if self.learner.dtype == "fp32" and self.engine.dtype in ("fp32", "float32") else 0.08
+
+    @classmethod
+    def load(cls, path: Path, overrides: list[str] | None = None) -> LoadedRecipe:
+        """Read, override, validate, and find the user's own code.
+
+        Raises:
+            RecipeError: anything that cannot run; the message has one line a problem, each with key and line.
+        """
+        return resolve(read(path, overrides or []))
+
+
+class LoadedRecipe:
+    """A valid recipe with the code it names located (and, for files, their contents read).
+
+    Attributes:
+        recipe: the typed recipe.
+        env: the environment class, ready to travel.
+        env_options: ``env.options``, with every ``file.py:Name`` among them located and ready to travel too.
+        algorithm: the algorithm class, ready to travel; its options stand in ``recipe.algorithm``.
+        folder: where the recipe's own relative paths start.
+    """
+
+    def __init__(
+        self, recipe: Recipe, env: Plugin, env_options: dict[str, Any], algorithm: Plugin, folder: Path
+    ) -> None:
+        self.recipe = recipe
+        self.env = env
+        self.env_options = env_options
+        self.algorithm = algorithm
+        self.folder = folder
+
+    @property
+    def algorithm_options(self) -> dict[str, Any]:
+        """The algorithm's own keys."""
+        return {key: value for key, value in self.recipe.algorithm.items() if key != "name"}
+
+    def build_algorithm(self) -> Algorithm:
+        """An instance of the algorithm."""
+        return build(self.algorithm, self.algorithm_options)
+
+    def dump(self) -> str:
+        """The resolved recipe as YAML; paths of user code are absolute so that it can be run from anywhere."""
+        values = self.recipe.model_dump(mode="json")
+        values["env"]["name"] = self.env.target
+        values["env"]["options"] = {
+            key: value.target if isinstance(value, Plugin) else value for key, value in self.env_options.items()
+        }
+        values["algorithm"] = {"name": self.algorithm.target, **self.algorithm_options}
+        return yaml.safe_dump(values, sort_keys=False)
+
+
+def resolve(source: RecipeSource) -> LoadedRecipe:
+    """Validate a parsed recipe; see ``Recipe.load``."""
+    try:
+        recipe = Recipe.model_validate(source.values)
+    except ValidationError as error:
+        raise RecipeError(explain_validation(error, source, Recipe)) from None
+    env = _locate(source, recipe.env.name, ("env", "name"))
+    env_options = {
+        key: _locate(source, value, ("env", "options", key)) if _names_a_file(value) else value
+        for key, value in recipe.env.options.items()
+    }
+    algorithm_name = recipe.algorithm.get("name")
+    if not isinstance(algorithm_name, str):
+        raise RecipeError(f"{source.where(('algorithm',))}: the key 'name' is required, e.g. name: loop")
+    algorithm = _locate(source, algorithm_name, ("algorithm", "name"), locate)
+    loaded = LoadedRecipe(recipe, env, env_options, algorithm, source.folder)
+    _check_algorithm(loaded, source)
+    return loaded
+
+
+def _names_a_file(value: object) -> bool:
+    return isinstance(value, str) and ".py:" in value
+
+
+def _locate(source: RecipeSource, name: str, path: KeyPath, find: Any = Plugin.locate) -> Plugin:
+    try:
+        plugin: Plugin = find(name, source.folder)
+        plugin.load()
+    except (PluginError, AlgorithmError) as error:
+        raise RecipeError(f"{source.where(path)}: {error}") from None
+    return plugin
+
+
+def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
+    recipe = loaded.recipe
+    try:
+        algorithm = loaded.build_algorithm()
+    except AlgorithmError as error:
+        key = getattr(error, "key", None)
+        raise RecipeError(f"{source.where(('algorithm', key) if key else ('algorithm',))}: {error}") from None
+    minibatches = algorithm.plan.minibatches
+    if minibatches > recipe.rollouts_per_step:
+        raise RecipeError(
+            f"{source.where(('algorithm', 'minibatches'))}: {minibatches} mini-batches need at least that many "
+            f"rollouts, but a step has batch.tasks x batch.group_size = {recipe.rollouts_per_step}"
+        )
+    if "ref_logprobs" in algorithm.needs and recipe.learner.lora is None:
+        raise RecipeError(
+            f"{source.where(('algorithm',))}: a KL reference is the LoRA-free base; with full fine-tuning there is no "
+            "such base and no second copy is kept. Set learner.lora or switch the KL off"
+        )

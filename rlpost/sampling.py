@@ -1,0 +1,34 @@
+"""Which tasks a step plays, and the seed of every episode. All of it is a pure function of the run's seed, so a
+resumed run draws exactly what the uninterrupted one would have drawn.
+
+Left out: curricula and source weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.base import Task
+
+
+def derive_seed(*parts: int) -> int:
+    """A 31-bit seed from integers; different parts give independent streams."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def tasks_of_step(tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
+    """The ``count`` distinct tasks of ``step``: shuffled passes over all tasks without replacement.
+
+    A pass is cut where fewer than ``count`` tasks remain in it, so that no task comes twice in one step.
+
+    Raises:
+        ValueError: fewer tasks than ``count``.
+    """
+    if len(tasks) < count:
+        raise ValueError(f"a step wants {count} distinct tasks and there are only {len(tasks)}")
+    steps_per_pass = len(tasks) // count
+    order = np.random.default_rng([seed, step // steps_per_pass]).permutation(len(tasks))
+    first = (step % steps_per_pass) * count
+    return [tasks[int(i)] for i in order[first : first + count]]

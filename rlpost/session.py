@@ -1,0 +1,178 @@
+"""Everything a run needs, started in the right order and ended whatever happens: the warm start in a process of its
+own, then Ray, the learner and the rollout workers, then the first publication.
+
+Left out: the loop (controller.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from algorithms.base import Algorithm
+from envs.base import EnvError, Task
+from reward.plugins import Plugin
+from rlpost.faults import RunError
+from rlpost.learner.batch import LearnerSetup
+from rlpost.learner.group import LearnerGroup
+from rlpost.learner.model import ModelError, materialise
+from rlpost.placement import Placement, place
+from rlpost.progress import Progress
+from rlpost.recipe import LoadedRecipe, Recipe
+from rlpost.runfolder import RunFolder
+from rlpost.tasks import load_tasks
+from rlpost.warm_start import warm_start
+from rlpost.weights import Publisher, probe_tokens
+from rlpost.workers import WorkerPool
+from rollout.specs import WorkerSetup
+from rollout.vllm.config import engine_environment
+
+
+@dataclass(slots=True)
+class Session:
+    """A running learner and its workers, all at the same policy version."""
+
+    loaded: LoadedRecipe
+    folder: RunFolder
+    model: Path
+    progress: Progress
+    algorithm: Algorithm
+    train: Sequence[Task]
+    held_out: Sequence[Task]
+    learner: LearnerGroup
+    pool: WorkerPool
+    publisher: Publisher
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.loaded.recipe
+
+
+@contextlib.contextmanager
+def open_session(
+    loaded: LoadedRecipe, folder: RunFolder, progress: Progress, checkpoint: tuple[int, Path] | None = None
+) -> Iterator[Session]:
+    """Start all actors at version 0, or at a checkpoint's version, and end them on the way out.
+
+    Raises:
+        RunError: anything that keeps the run from starting, in words.
+    """
+    recipe = loaded.recipe
+    placement = place(recipe)
+    train, held_out = _tasks(loaded)
+    version, model = checkpoint if checkpoint is not None else (0, _first_model(loaded, folder, progress))
+    progress.phase("starting Ray, the learner and the engines")
+    with _ray(recipe):
+        learner = start_learner(recipe, model, placement)
+        pool = start_workers(loaded, model, placement, progress)
+        try:
+            pool.wait_ready()
+            learner.wait_ready()
+            if checkpoint is not None:
+                learner.load(checkpoint[1])
+            publisher = Publisher(
+                learner,
+                pool,
+                probe_tokens(learner.vocabulary, recipe.seed),
+                recipe.rollout.temperature,
+                recipe.gap_bound,
+            )
+            publisher.publish(version)
+            yield Session(
+                loaded, folder, model, progress, loaded.build_algorithm(), train, held_out, learner, pool, publisher
+            )
+        finally:
+            pool.close()
+            learner.close()
+
+
+def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task]]:
+    try:
+        train, held_out = load_tasks(loaded)
+    except EnvError as error:
+        raise RunError(str(error)) from error
+    if len(train) < loaded.recipe.batch.tasks:
+        raise RunError(
+            f"batch.tasks asks for {loaded.recipe.batch.tasks} distinct tasks a step and there are only {len(train)} "
+            "training tasks"
+        )
+    return train, held_out
+
+
+def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
+    """The model the run starts from as a folder (or hub name): built, converted, warm-started."""
+    recipe = loaded.recipe
+    try:
+        model = materialise(recipe.model, folder.model, recipe.seed)
+    except ModelError as error:
+        raise RunError(f"model: {error}") from error
+    if recipe.warm_start is None:
+        return model
+    return warm_start(recipe.warm_start, model, folder, loaded, progress)
+
+
+@contextlib.contextmanager
+def _ray(recipe: Recipe) -> Iterator[None]:
+    """A Ray cluster of our own, the one the recipe names, or the one this process is connected to already."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
+    ray.init(
+        address=recipe.cluster.address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **({} if recipe.cluster.address else local),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_learner(recipe: Recipe, model: Path, placement: Placement) -> LearnerGroup:
+    """The learner's ranks; returns at once, ``wait_ready`` blocks."""
+    setup = LearnerSetup(
+        folder=model,
+        config=recipe.learner,
+        trust_remote_code=recipe.model.trust_remote_code,
+        seed=recipe.seed,
+        collective_timeout_s=recipe.cluster.deadline_s,
+    )
+    return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=recipe.cluster.deadline_s)
+
+
+def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
+    """The rollout workers; returns at once, ``wait_ready`` blocks."""
+    recipe = loaded.recipe
+    setup = WorkerSetup(
+        model_folder=str(model),
+        engine=Plugin("rollout.vllm.engine:VllmEngine"),
+        env=loaded.env,
+        config=recipe.rollout,
+        engine_options={
+            "model": str(model),
+            "config": recipe.engine,
+            "max_context": recipe.rollout.max_context,
+            "seed": recipe.seed,
+            "deterministic": recipe.deterministic,
+            "transport": "ipc" if placement.ipc else "object_store",
+        },
+        env_options=loaded.env_options,
+        deterministic=recipe.deterministic,
+    )
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": placement.worker_gpus,
+        "runtime_env": {"env_vars": engine_environment(recipe.engine, placement.device)},
+    }
+    return WorkerPool(setup, options, recipe.rollout.workers, recipe.cluster.deadline_s, progress.note)

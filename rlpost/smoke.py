@@ -1,0 +1,73 @@
+"""``--smoke``: the same recipe with everything large replaced, so that it runs on a CPU in well under a minute.
+
+Model, tokenizer and data files become tiny built-in ones; environment, algorithm and the whole path between them stay
+the recipe's own. Left out: any check that the small run learns something.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlpost.recipe_source import RecipeSource
+
+STEPS = 2
+
+
+def shrink(source: RecipeSource, folder: Path) -> None:
+    """Change a parsed recipe in place; small data files are written below ``folder``."""
+    values = source.values
+    values["steps"] = min(int(values.get("steps", STEPS)), STEPS)
+    lora = _section(values, "learner").get("lora")
+    values["model"] = {"build": {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64, "max_positions": 4096}}
+    learner = _section(values, "learner")
+    learner.update({"device": "cpu", "ranks": 1, "dtype": "fp32", "threads": 2})
+    if lora is not None:
+        lora.update({"rank": 2})
+    _shrink_rollouts(values)
+    if values.get("warm_start"):
+        values["warm_start"].update({"steps": 2, "batch_size": 4})
+    data = _section(values, "data")
+    for split in ("train", "eval"):
+        if data.get(split):
+            data[split] = str(_additions(folder / f"smoke_{split}.jsonl", first=0 if split == "train" else 500))
+    values["save"] = {**_section(values, "save"), "every": 0}
+    for path in [path for path in source.lines if path[0] in ("steps", "model")]:
+        del source.lines[path]
+
+
+def _shrink_rollouts(values: dict[str, Any]) -> None:
+    batch = _section(values, "batch")
+    batch["tasks"] = min(int(batch.get("tasks", 16)), 4)
+    batch["group_size"] = min(int(batch.get("group_size", 8)), 4)
+    rollout = _section(values, "rollout")
+    rollout["workers"] = 1
+    rollout["max_turns"] = min(int(rollout.get("max_turns", 1)), 3)
+    rollout["max_new_tokens"] = min(int(rollout.get("max_new_tokens", 256)), 8)
+    rollout["max_context"] = 4096  # bytes are tokens: prompts are several times longer than with a real tokenizer
+    rollout["observation_tokens"] = min(int(rollout.get("observation_tokens", 1024)), 256)
+    engine = _section(values, "engine")
+    engine.update({"tensor_parallel": 1, "dtype": "fp32"})
+    evaluation = _section(values, "eval")
+    evaluation.update({"episodes": min(int(evaluation.get("episodes", 256)), 4), "every": 0})
+    algorithm = _section(values, "algorithm")
+    if "minibatches" in algorithm:
+        algorithm["minibatches"] = min(int(algorithm["minibatches"]), 2)
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.get(name)
+    if not isinstance(section, dict):
+        section = {}
+        values[name] = section
+    return section
+
+
+def _additions(path: Path, first: int) -> Path:
+    """A few dozen sums, with the columns single-turn recipes use."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(first + i, (first + i) % 7 + i % 3) for i in range(32)]
+    lines = [{"id": f"sum-{a}-{b}", "prompt": f"{a}+{b}=", "answer": str(a + b)} for a, b in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path

@@ -1,0 +1,167 @@
+"""The trajectory store: which episodes belong to which step, when a step's groups are complete, how old they are.
+
+Trajectories themselves lie in Ray's object store; here are their references. Left out: playing episodes (workers.py)
+and learning from them (the learner).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from rlpost.faults import RunError
+from rlpost.recipe import BatchSection, StragglerSection
+from rlpost.workers import Flight, WorkerPool
+from rollout.specs import REWARD_ERROR, EpisodeSpec, Summary
+from rollout.trajectory import Group, StopReason, Trajectory
+
+
+@dataclass(slots=True)
+class StepRollouts:
+    """What one step's episodes came to.
+
+    Attributes:
+        groups: usable trajectories by task, ordered by group; a group may be smaller than asked for, never empty.
+        refs: object-store references of the same trajectories, flattened in the same order.
+        summaries: of every episode that ended, the failed included.
+        oldest_version: the oldest weights that sampled any token here.
+        stops: how many episodes ended for which reason.
+    """
+
+    groups: list[Group]
+    refs: list[ray.ObjectRef]
+    summaries: list[Summary]
+    oldest_version: int
+    stops: Counter[str]
+    wall_s: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Episodes lost to a fault of environment or engine."""
+        return sum(summary.failed for summary in self.summaries)
+
+
+@dataclass(slots=True)
+class _Batch:
+    flights: list[Flight]
+    started: float = field(default_factory=time.monotonic)
+
+
+class TrajectoryStore:
+    """Batches of episodes in flight, keyed by step.
+
+    Args:
+        pool: the rollout workers.
+        batch: the recipe's batch section: straggler rule and tolerated failures.
+        deadline_s: a step with no episode ending for this long is a stall, and an error.
+        deterministic: announce each batch to the workers' lock-step engines.
+    """
+
+    def __init__(self, pool: WorkerPool, batch: BatchSection, deadline_s: float, deterministic: bool = False) -> None:
+        self._pool = pool
+        self._straggler = batch.straggler
+        self._max_failed_fraction = batch.max_failed_fraction
+        self._deadline_s = deadline_s
+        self._deterministic = deterministic
+        self._batches: dict[int, _Batch] = {}
+
+    def submit(self, step: int, specs: Sequence[EpisodeSpec]) -> None:
+        """Start all episodes of a step."""
+        if self._deterministic:
+            self._pool.begin(len(specs))
+        self._batches[step] = _Batch(self._pool.submit(specs))
+
+    def pending(self, step: int) -> bool:
+        """Whether the step's episodes were started and not yet collected."""
+        return step in self._batches
+
+    def collect(self, step: int) -> StepRollouts:
+        """Wait until the step is complete and hand over its groups.
+
+        Raises:
+            RunError: too many episodes failed, nothing usable came back, or nothing ended within the deadline.
+        """
+        batch = self._batches[step]
+        self._wait(batch, step)
+        del self._batches[step]
+        rollouts = _assemble([flight for flight in batch.flights if flight.summary is not None])
+        rollouts.wall_s = time.monotonic() - batch.started
+        for worker in {summary.worker for summary in rollouts.summaries if summary.worn_out}:
+            self._pool.replace_worn_out(worker)
+        self._check(rollouts, len(batch.flights), step)
+        return rollouts
+
+    def _wait(self, batch: _Batch, step: int) -> None:
+        last_end, ended = time.monotonic(), -1
+        while not _complete(batch.flights, self._straggler):
+            self._pool.poll(batch.flights, 0.1 if self._straggler else 1.0)
+            now_ended = sum(flight.summary is not None for flight in batch.flights)
+            if now_ended != ended:
+                last_end, ended = time.monotonic(), now_ended
+            elif time.monotonic() - last_end > self._deadline_s:
+                raise RunError(
+                    f"step {step}: no episode ended within cluster.deadline_s = {self._deadline_s:g} s "
+                    f"({ended} of {len(batch.flights)} are done)\n{self._pool.status()}"
+                )
+        self._pool.cancel([flight for flight in batch.flights if flight.summary is None])
+
+    def _check(self, rollouts: StepRollouts, asked: int, step: int) -> None:
+        raise_reward_bug(rollouts.summaries, f"step {step}")
+        if rollouts.failed > self._max_failed_fraction * asked:
+            errors = Counter(summary.error for summary in rollouts.summaries if summary.failed)
+            raise RunError(
+                f"step {step}: {rollouts.failed} of {asked} episodes failed, more than batch.max_failed_fraction = "
+                f"{self._max_failed_fraction:g} allows. The most frequent reason ({errors.most_common(1)[0][1]} times): "
+                f"{errors.most_common(1)[0][0]}"
+            )
+        if not rollouts.groups:
+            raise RunError(f"step {step}: not one usable episode came back (stop reasons: {dict(rollouts.stops)})")
+
+
+def raise_reward_bug(summaries: Sequence[Summary], doing: str) -> None:
+    """A reward function that fails does so for every episode: stop with its message.
+
+    Raises:
+        RunError: one of the episodes met such a failure.
+    """
+    for summary in summaries:
+        if summary.reward_bug:
+            raise RunError(f"{doing}, task {summary.task_id} (env.options): {summary.error.removeprefix(REWARD_ERROR)}")
+
+
+def _complete(flights: Sequence[Flight], straggler: StragglerSection | None) -> bool:
+    """Whether enough has ended: everything, or what the straggler rule asks of all and of each group."""
+    done = [flight for flight in flights if flight.summary is not None]
+    if len(done) == len(flights):
+        return True
+    if straggler is None or len(done) < math.ceil(straggler.fraction * len(flights)):
+        return False
+    sizes = Counter(flight.spec.group_id for flight in flights)
+    ended = Counter(flight.spec.group_id for flight in done)
+    return all(ended[group] >= round(straggler.min_group * size) for group, size in sizes.items())
+
+
+def _assemble(flights: Sequence[Flight]) -> StepRollouts:
+    """Fetch the usable trajectories (zero-copy from shared memory) and put them into groups."""
+    by_group: dict[int, list[Flight]] = defaultdict(list)
+    for flight in sorted(flights, key=lambda flight: (flight.spec.group_id, flight.spec.index)):
+        assert flight.summary is not None
+        if flight.summary.usable:
+            by_group[flight.spec.group_id].append(flight)
+    ordered = [flight for group in by_group.values() for flight in group]
+    trajectories: list[Trajectory] = ray.get([flight.trajectory_ref for flight in ordered])
+    found = iter(trajectories)
+    groups = [Group(gid, members[0].spec.task.id, [next(found) for _ in members]) for gid, members in by_group.items()]
+    summaries = [flight.summary for flight in flights if flight.summary is not None]
+    return StepRollouts(
+        groups=groups,
+        refs=[flight.trajectory_ref for flight in ordered],
+        summaries=summaries,
+        oldest_version=min((s.version_min for s in summaries if s.usable), default=-1),
+        stops=Counter(str(StopReason(summary.stop)) for summary in summaries),
+    )

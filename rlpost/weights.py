@@ -1,0 +1,119 @@
+"""Publishing weights, and verifying every publication before another rollout is used.
+
+The learner puts one version into the object store (or hands out CUDA IPC handles); every worker switches to it and
+then scores a fixed probe; the learner scores the same tokens at the same version. A gap above the bound stops the run:
+rollouts from wrong weights look healthy and train nothing. Left out: how an engine loads weights (rollout/vllm).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from rlpost.faults import RunError
+from rlpost.learner.group import LearnerGroup
+from rlpost.workers import WorkerPool
+from rollout.engine import ProbeResult
+
+PROBE_SEQUENCES = 4
+PROBE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far the engines' log-probabilities are from the learner's at one version.
+
+    Attributes:
+        logprob_abs: mean |learner - engine| over the probe, the worst worker's, in nats.
+        kl: mean (engine - learner) at tokens drawn by the engine, an estimate of KL(engine || learner).
+    """
+
+    logprob_abs: float
+    kl: float
+
+
+def probe_tokens(vocabulary: int, seed: int) -> list[list[int]]:
+    """The fixed probe: a few random token sequences of the model's own vocabulary."""
+    draw = np.random.default_rng([seed, 0x9E37])
+    return [[int(t) for t in draw.integers(0, vocabulary, PROBE_TOKENS)] for _ in range(PROBE_SEQUENCES)]
+
+
+class Publisher:
+    """Publishes versions of the learner's weights to all workers.
+
+    Args:
+        learner: the single copy.
+        pool: the rollout workers.
+        probe: the fixed probe sequences.
+        temperature: the recipe's sampling temperature; the probe is compared at 1 and at this.
+        bound: largest tolerated ``Gap.logprob_abs``.
+    """
+
+    def __init__(
+        self, learner: LearnerGroup, pool: WorkerPool, probe: list[list[int]], temperature: float, bound: float
+    ) -> None:
+        self._learner = learner
+        self._pool = pool
+        self._probe = probe
+        self._temperature = temperature
+        self._bound = bound
+        self._update: ray.ObjectRef | None = None
+        self.version = 0
+        self.seconds = 0.0
+        pool.on_restart(self._bring_up_to_date)
+
+    def publish(self, version: int) -> Gap:
+        """Send the learner's current weights to every worker as ``version`` and verify them.
+
+        Raises:
+            RunError: a worker does not have the learner's weights afterwards.
+        """
+        started = time.monotonic()
+        self._update = self._learner.publish(version)
+        self._pool.call_all("update", self._update)
+        self.version = version
+        gap = self.verify()
+        self.seconds = time.monotonic() - started
+        return gap
+
+    def verify(self) -> Gap:
+        """Compare every worker with the learner on the probe; see ``publish``."""
+        results = self._pool.call_all("probe", self._probe, self._temperature, self.version)
+        gaps = [self._gap(index, result) for index, result in enumerate(results)]
+        return max(gaps, key=lambda gap: gap.logprob_abs)
+
+    def _gap(self, index: int, result: ProbeResult) -> Gap:
+        if result.version != self.version:
+            raise RunError(
+                f"rollout worker {index} says it has policy version {result.version} right after version "
+                f"{self.version} was published to it"
+            )
+        gap = compare(result, self._learner, self._probe, self._temperature)
+        if not gap.logprob_abs <= self._bound:
+            raise RunError(
+                f"policy version {self.version}: the log-probabilities of rollout worker {index} differ from the "
+                f"learner's by {gap.logprob_abs:.3g} nats on average, more than sync.gap_bound = {self._bound:g}. "
+                "The worker does not sample from the weights being trained, so no further rollout was used. Causes seen: "
+                "weights that did not arrive, a model whose engine and training code disagree, or a bound too tight "
+                "for the engine's dtype"
+            )
+        return gap
+
+    def _bring_up_to_date(self, index: int) -> None:
+        if self._update is not None:
+            self._pool.call(index, "update", self._update)
+
+
+def compare(result: ProbeResult, learner: LearnerGroup, probe: Sequence[list[int]], temperature: float) -> Gap:
+    """Score the probe with the learner, at T = 1 on the fixed tokens and at ``temperature`` on the drawn ones."""
+    extended = [[*ids, drawn] for ids, drawn in zip(probe, result.sampled_ids, strict=True)]
+    plain = learner.score(extended, 1.0)
+    warm = plain if temperature == 1.0 else learner.score(extended, temperature)
+    fixed = [np.abs(ours[:-1] - theirs) for ours, theirs in zip(plain, result.fixed_logprobs, strict=True)]
+    drawn: NDArray[np.float64] = np.array(result.sampled_logprobs) - np.array([ours[-1] for ours in warm])
+    return Gap(float(np.concatenate([*fixed, np.abs(drawn)]).mean()), float(drawn.mean()))
