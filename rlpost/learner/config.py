@@ -70,7 +70,7 @@ class LoraConfig(_Strict):
     """Low-rank adapters, the only weights that are trained; the frozen base is then a free KL reference."""
 
     rank: int = Field(16, ge=1, description="rank of each adapter")
-    alpha: float = Field(32.0, gt=0, description="adapters are scaled by alpha / rank")
+    alpha: int = Field(32, gt=0, description="adapters are scaled by alpha / rank")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,

@@ -1,0 +1,182 @@
+"""Attention over packed sequences: one row of N tokens, several whole sequences in it, none of which sees another.
+
+It is registered with transformers under the name ``rlpost_packed``; no mask is registered for that name, so a model
+builds none. The layout reaches the attention function through the forward pass's keyword arguments, also under
+gradient checkpointing. On CUDA in half precision torch's variable-length FlashAttention runs; elsewhere queries, keys
+and values are gathered into right-padded rows of similar length inside the attention alone, where causality already
+keeps the padding out. Left out: dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from rlpost.learner.errors import ModelRefused
+from rlpost.learner.varlen import varlen_attention
+
+NAME = "rlpost_packed"
+"""Name of the attention implementation in transformers."""
+
+_SIMILAR = 0.8  # sequences of a padded group are at least this fraction of its longest one
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedGroup:
+    """Sequences computed together where there is no variable-length kernel.
+
+    Attributes:
+        rows, width: B sequences, L the longest.
+        first: packed position where the group starts (its sequences are neighbours).
+        gather: (B * L,) packed position of each padded one; None where all have length L, so that no copy is needed.
+        keep: (n,) padded position of each of the group's n packed ones; None likewise.
+    """
+
+    rows: int
+    width: int
+    first: int
+    gather: Tensor | None
+    keep: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayout:
+    """Where the sequences of a packed row lie.
+
+    Attributes:
+        position_ids: (1, N) int64, restarting at 0 in each sequence.
+        cu_seqlens: (S + 1,) int32, first position of each sequence, then N.
+        longest: length of the longest sequence.
+        groups: for the padded path; empty where the variable-length kernel is used.
+    """
+
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    longest: int
+    groups: tuple[PaddedGroup, ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device | str, padded: bool = True) -> PackedLayout:
+        """Lay out sequences of these lengths, in this order; longest-first order wastes least on the padded path."""
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
+        groups = tuple(_groups(lengths, starts, device)) if padded else ()
+        return cls(
+            torch.from_numpy(positions)[None].to(device),
+            torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)).to(device),
+            int(max(lengths)),
+            groups,
+        )
+
+
+def _groups(lengths: Sequence[int], starts: np.ndarray, device: torch.device | str) -> list[PaddedGroup]:
+    """Neighbouring sequences of similar length, together."""
+    groups, first = [], 0
+    for last in range(1, len(lengths) + 1):
+        window = lengths[first : last + 1]
+        if last < len(lengths) and min(window) >= _SIMILAR * max(window):
+            continue
+        groups.append(_group(np.asarray(lengths[first:last]), int(starts[first]), device))
+        first = last
+    return groups
+
+
+def _group(lengths: np.ndarray, first: int, device: torch.device | str) -> PaddedGroup:
+    rows, width = len(lengths), int(lengths.max())
+    if int(lengths.min()) == width:
+        return PaddedGroup(rows, width, first, None, None)
+    within = np.arange(width)[None]
+    starts = np.cumsum(lengths) - lengths
+    gather = starts[:, None] + np.minimum(within, lengths[:, None] - 1)
+    keep = np.flatnonzero(within < lengths[:, None])
+    return PaddedGroup(
+        rows, width, first, torch.from_numpy(gather.ravel()).to(device), torch.from_numpy(keep).to(device)
+    )
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    packed_layout: PackedLayout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each sequence of a packed row, in transformers' calling convention.
+
+    Args:
+        query: (1, Hq, N, D); key and value: (1, Hkv, N, D) with Hq a multiple of Hkv.
+        scaling: factor of the scores; absent: 1 / sqrt(D).
+        sliding_window: each token sees at most this many, itself included.
+        packed_layout: given to the model's forward pass by ``PolicyModel``.
+
+    Returns:
+        ``(output (1, N, Hq, D), None)``.
+
+    Raises:
+        ModelRefused: the layout did not arrive, or the model wants something that is left out here.
+    """
+    if packed_layout is None:
+        raise ModelRefused(f"{type(module).__name__} does not hand keyword arguments on to its attention function")
+    for unknown in ("softcap", "s_aux"):
+        if kwargs.get(unknown) is not None:
+            raise ModelRefused(f"{type(module).__name__} uses '{unknown}' in attention, which packed attention has not")
+    rows_q, rows_k, rows_v = (states[0].transpose(0, 1) for states in (query, key, value))
+    compute = _padded if packed_layout.groups else _varlen
+    return compute(rows_q, rows_k, rows_v, packed_layout, scaling, sliding_window)[None], None
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float | None, window: int | None
+) -> Tensor:
+    """(N, Hq, D) through torch's FlashAttention; heads of keys and values are shared by the kernel itself."""
+    left = -1 if window is None or window >= layout.longest else window - 1
+    return varlen_attention(query, key, value, layout.cu_seqlens, layout.longest, scaling, left)
+
+
+def _padded(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float | None, window: int | None
+) -> Tensor:
+    """(N, Hq, D), group by group in padded rows."""
+    shared = query.shape[1] != key.shape[1]
+    outputs = []
+    for group in layout.groups:
+        mask = None
+        if window is not None and window < group.width:
+            band = torch.ones(group.width, group.width, dtype=torch.bool, device=query.device).tril_()
+            mask = band.triu_(1 - window)
+        output = functional.scaled_dot_product_attention(
+            _rows(query, group),
+            _rows(key, group),
+            _rows(value, group),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=shared,
+        )
+        flat = output.transpose(1, 2).reshape(group.rows * group.width, *query.shape[1:])
+        outputs.append(flat if group.keep is None else flat.index_select(0, group.keep))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _rows(states: Tensor, group: PaddedGroup) -> Tensor:
+    """(N, H, D) -> the group's (B, H, L, D)."""
+    if group.gather is None:
+        own = states[group.first : group.first + group.rows * group.width]
+    else:
+        own = states[group.first :].index_select(0, group.gather)
+    return own.view(group.rows, group.width, *states.shape[1:]).transpose(1, 2)
+
+
+AttentionInterface.register(NAME, packed_attention)

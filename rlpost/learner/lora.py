@@ -1,0 +1,72 @@
+"""Low-rank adapters (through peft): injected in place, switched off for a reference, merged weight by weight.
+
+With W the frozen matrix and A, B the trained ones, a layer computes with W + (alpha / rank) B A. Left out: dropout,
+trained biases, and adapters of anything but linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import inject_adapter_in_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlpost.learner.config import LoraConfig
+from rlpost.learner.errors import ModelError
+from rlpost.learner.sharding import whole
+
+_ADAPTER = "default"
+
+
+def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
+    """Put an adapter on each targeted linear layer and freeze everything else; outputs do not change yet (B is 0).
+
+    Raises:
+        ModelError: no layer of the model has one of the target names.
+    """
+    peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(peft, model)
+        except ValueError as error:
+            raise ModelError(f"learner.lora.targets: {error}") from error
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A") and not isinstance(module, LoraLinear):
+            raise ModelError(f"learner.lora.targets: '{name}' is not a plain linear layer")
+    if isinstance(model.get_output_embeddings(), LoraLinear):
+        raise ModelError("learner.lora.targets: the output head cannot carry an adapter; leave it out")
+
+
+def adapters(model: nn.Module) -> list[tuple[str, LoraLinear]]:
+    """Names (as in the model without adapters) and layers that carry one."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear)]
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Compute with the frozen base alone.
+
+    Adapters are scaled by 0 rather than switched off: peft's own switch also flips ``requires_grad``, which a sharded
+    model must not see.
+    """
+    layers = [layer for _, layer in adapters(model)]
+    scalings = [layer.scaling[_ADAPTER] for layer in layers]
+    for layer in layers:
+        layer.scaling[_ADAPTER] = 0.0
+    try:
+        yield
+    finally:
+        for layer, scaling in zip(layers, scalings, strict=True):
+            layer.scaling[_ADAPTER] = scaling
+
+
+def merged(layer: LoraLinear) -> Tensor:
+    """The layer's full weight with its adapter added, in fp32. A collective where the model is sharded."""
+    a, b = (whole(part[_ADAPTER].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
+    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a, alpha=layer.scaling[_ADAPTER])

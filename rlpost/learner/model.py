@@ -1,0 +1,86 @@
+"""From a model folder to the policy in memory: load in fp32, prove it exact, add adapters, shard.
+
+Left out: where the folder comes from (source.py) and what the policy computes (policy.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from rlpost.learner import lora, probe
+from rlpost.learner.config import LearnerConfig
+from rlpost.learner.errors import ModelError
+from rlpost.learner.policy import PolicyModel
+from rlpost.learner.sharding import Ranks, shard
+from rlpost.learner.source import materialise, quiet
+
+__all__ = ["PolicyModel", "load_model", "materialise"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_model(
+    folder: Path | str, config: LearnerConfig, ranks: Ranks, trust: bool = False, seed: int = 0
+) -> PolicyModel:
+    """Load the policy, prove that its log-probabilities are exact, add adapters, shard.
+
+    Args:
+        folder: from ``materialise``.
+        config: the recipe's ``learner`` section.
+        ranks: who shares the model, and on which device; its mesh decides whether FSDP2 is used.
+        trust: run Python code that comes with the model.
+        seed: of adapters' initial weights.
+
+    Raises:
+        ModelError: the weights cannot be read.
+        ModelRefused: tiled log-probabilities or packing would not be exact for this model.
+    """
+    compute = DTYPES[config.compute_dtype(ranks.device.type)]
+    load_on = ranks.device if ranks.world == 1 else torch.device("cpu")  # a shard may fit where the whole does not
+    model = _read(folder, trust).to(load_on)
+    _still(model)
+    policy = PolicyModel(model, torch.float32, config.logprob_tile)
+    probe.check(policy)
+    policy.compute = compute
+    if config.lora is not None:
+        lora.add_adapters(model, config.lora, seed)
+        for weight in model.parameters():
+            if not weight.requires_grad:
+                weight.data = weight.data.to(compute)  # frozen weights need no fp32 master
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    if ranks.mesh is not None:
+        shard(policy, _layers(model), ranks.mesh, compute)
+    return policy
+
+
+def _read(folder: Path | str, trust: bool) -> Any:
+    if not Path(folder).is_dir():
+        raise ModelError(f"model.path: there is no folder '{folder}'")
+    try:
+        with quiet():
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
+    except Exception as error:
+        raise ModelError(f"model.path: the model in '{folder}' cannot be loaded: {error}") from error
+
+
+def _still(model: nn.Module) -> None:
+    """No dropout: a policy's log-probabilities must be the same whenever they are computed."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a plain number, which nn.Module types as a tensor)
+
+
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The decoder layers, each of which is gathered and freed on its own."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names]

@@ -1,0 +1,95 @@
+"""The policy: a Hugging Face causal LM whose forward pass gives log-probabilities and entropies instead of logits.
+
+The output head is applied inside the same forward pass, tile by tile and only at the rows asked for, so that FSDP2
+gathers it like any other weight. Left out: caches and generation (the engines'), and losses (the algorithms').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlpost.learner import lora
+from rlpost.learner.attention import NAME, PackedLayout
+from rlpost.learner.logprobs import tiled_logprobs
+from rlpost.learner.sharding import whole
+from rlpost.learner.varlen import available
+
+
+class PolicyModel(nn.Module):
+    """The one copy of the weights.
+
+    Args:
+        model: a causal LM from transformers; it is not copied.
+        compute: dtype of activations.
+        tile: rows of logits alive at once.
+    """
+
+    def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int = 1024) -> None:
+        super().__init__()
+        self.model = model
+        self.compute = compute
+        self.tile = tile
+        self.model.set_attn_implementation(NAME)
+
+    def forward(
+        self, input_ids: Tensor, layout: PackedLayout, rows: Tensor, targets: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Score tokens of a packed row.
+
+        Args:
+            input_ids: (1, N) int64, whole sequences end to end.
+            layout: where each sequence lies, see ``layout``.
+            rows: (R,) int64, the positions whose next token is scored.
+            targets: (R,) int64, those next tokens.
+            temperature: of the distribution that is scored.
+
+        Returns:
+            ``(logprobs, entropies)``, both (R,), fp32 (fp64 for an fp64 model), with gradient.
+        """
+        body = self.model.base_model(
+            input_ids=input_ids, position_ids=layout.position_ids, packed_layout=layout, use_cache=False
+        )
+        hidden = body[0][0].index_select(0, rows)
+        head = self.model.get_output_embeddings()
+        return tiled_logprobs(hidden, head.weight, targets, temperature, self.tile)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def layout(self, lengths: list[int]) -> PackedLayout:
+        """The layout of sequences of these lengths, for this model's device and attention kernel."""
+        return PackedLayout.of(lengths, self.device, padded=not available(self.device, self.compute))
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether only adapters are trained."""
+        return bool(lora.adapters(self.model))
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Compute with the frozen base, adapters aside, within this context."""
+        return lora.without_adapters(self.model)
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that the optimizer sees."""
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def full_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Every weight of the plain model, one at a time: gathered, adapters merged, cast to ``dtype``.
+
+        Names are those of the Hugging Face state dict; tied weights come once. A collective where the model is
+        sharded: every rank must run through it. A tensor may share memory with the live weights.
+        """
+        merged = {f"{name}.weight": layer for name, layer in lora.adapters(self.model)}
+        for name, weight in self.model.named_parameters():
+            if ".lora_" in name:
+                continue
+            plain = name.replace(".base_layer.", ".")
+            full = lora.merged(merged[plain]) if plain in merged else whole(weight)
+            yield plain, full.to(dtype)

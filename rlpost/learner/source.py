@@ -1,0 +1,134 @@
+"""Where a model comes from: whatever ``model`` in the recipe says becomes a plain Hugging Face folder.
+
+Learner and engines both read that folder, so both see the same weights and the same tokenizer. Left out: the model in
+memory (model.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as progress
+
+from rlpost.learner.config import ModelConfig
+from rlpost.learner.errors import ModelError
+from rlpost.learner.tiny import build_model, byte_tokenizer
+
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]
+
+
+def materialise(config: ModelConfig, folder: Path, seed: int = 0) -> Path:
+    """Make, find or download the model, and check that its configuration and tokenizer can be read.
+
+    Args:
+        config: the recipe's ``model`` section.
+        folder: where a model that has to be written (``build``, ``.gguf``) goes; it is created.
+        seed: seed of random weights.
+
+    Returns:
+        The folder to load from: ``folder``, the given one, or the hub's local copy.
+
+    Raises:
+        ModelError: no such folder or model, a broken tokenizer, a GGUF file that transformers does not read.
+    """
+    if config.build is not None:
+        name = config.build.tokenizer
+        tokenizer = byte_tokenizer() if name == "bytes" else load_tokenizer(name, key="model.build.tokenizer")
+        return _write(build_model(config.build, tokenizer, seed), tokenizer, folder)
+    assert config.path is not None
+    place = Path(config.path).expanduser()
+    if place.suffix == ".gguf":
+        return _from_gguf(place, folder)
+    if not place.is_dir():
+        place = _from_hub(config.path)
+    _check(place, config.trust_remote_code)
+    return place
+
+
+def load_tokenizer(
+    folder: Path | str, trust_remote_code: bool = False, key: str = "model.path"
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: it cannot be read; the message names the recipe key.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(f"{key}: the tokenizer in '{folder}' cannot be read: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{key}: the tokenizer in '{folder}' has no end-of-sequence token, so no turn would ever end")
+    return tokenizer
+
+
+def _check(place: Path, trust_remote_code: bool) -> None:
+    if not (place / "config.json").is_file():
+        raise ModelError(f"model.path: the folder '{place}' has no config.json, so it is not a Hugging Face model")
+    try:
+        AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(f"model.path: '{place}/config.json' cannot be read: {_first_line(error)}") from error
+    if not any(place.glob("*.safetensors")):
+        raise ModelError(f"model.path: the folder '{place}' has no *.safetensors file with weights")
+    load_tokenizer(place, trust_remote_code)
+
+
+def _from_hub(name: str) -> Path:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"model.path: there is no folder '{name}' (and it is not the name of a model on the hub)")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
+    except Exception as error:
+        raise ModelError(
+            f"model.path: there is no folder '{name}', and the hub did not give a model of that name: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _from_gguf(place: Path, folder: Path) -> Path:
+    """Unpack a GGUF file into fp32 weights and a tokenizer."""
+    if not place.is_file():
+        raise ModelError(f"model.path: there is no file '{place}'")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(place.parent, gguf_file=place.name, dtype=torch.float32)
+    except ImportError as error:
+        raise ModelError(f"model.path: '{place}' needs the package gguf: pip install 'rlpost[gguf]'") from error
+    except Exception as error:
+        raise ModelError(f"model.path: transformers cannot read '{place}': {_first_line(error)}") from error
+    model.hf_quantizer = None  # the weights are plain fp32 now; without this, saving refuses or writes a wrong config
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return _write(model, tokenizer, folder)
+
+
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off the user's terminal, where rlpost shows its own."""
+    shown = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            progress.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,53 @@
+"""torch's variable-length FlashAttention, whose arguments changed between the releases we support.
+
+Left out: the flash-attn package (torch brings the same kernels) and anything but causal self-attention.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    """Names of the arguments of this torch's ``varlen_attn``; empty where there is none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def available(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel runs there: CUDA, half precision, and a torch that has it with windows."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and "window_size" in _parameters()
+
+
+def varlen_attention(
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, longest: int, scaling: float | None, left: int
+) -> Tensor:
+    """Causal attention of packed rows.
+
+    Args:
+        query: (N, Hq, D); key and value: (N, Hkv, D).
+        cu_seqlens: (S + 1,) int32 bounds of the sequences.
+        longest: length of the longest one.
+        scaling: factor of the scores; None: 1 / sqrt(D).
+        left: positions to the left that a token sees beside itself; -1: all.
+
+    Returns:
+        (N, Hq, D).
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    options: dict[str, Any] = {"scale": scaling, "window_size": (left, 0)}
+    if "enable_gqa" in _parameters():  # earlier releases always share heads of keys and values
+        options["enable_gqa"] = query.shape[1] != key.shape[1]
+    output = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest, **options)
+    assert isinstance(output, Tensor)
+    return output
