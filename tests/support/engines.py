@@ -1,0 +1,77 @@
+"""A scripted engine for tests of the episode driver: it samples ids from a seeded generator, as any engine might.
+
+It keeps the protocol of rollout/engine.py in full, and remembers every request and sample, so that a test can hold the
+trajectory against what really crossed. Left out: a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rollout.engine import ProbeResult, Sample, SampleRequest
+from rollout.weight_update import WeightUpdate
+
+
+class ScriptedEngine:
+    """Answers requests with ``script(request) -> Sample``, after letting other tasks run."""
+
+    def __init__(self, script: Callable[[SampleRequest], Sample]) -> None:
+        self.script = script
+        self.crossed: list[tuple[SampleRequest, Sample]] = []
+        self.aborted: set[str] = set()
+        self.held: asyncio.Event | None = None
+        self.version = 0
+
+    async def generate(self, request: SampleRequest) -> Sample:
+        while self.held is not None and not self.held.is_set() and request.id not in self.aborted:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        sample = self.script(request)
+        if request.id in self.aborted:
+            sample = Sample(sample.token_ids, sample.logprobs, sample.versions, stopped=False, aborted=True)
+        self.crossed.append((request, sample))
+        return sample
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.add(request_id)
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        self.version = update.version
+
+    async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
+        return ProbeResult(self.version, [np.zeros(len(ids) - 1, dtype=np.float32) for ids in token_ids])
+
+    async def close(self) -> None:
+        self.version = -1
+
+
+def sample_of(token_ids: Sequence[int], stopped: bool = True, version: int = 0) -> Sample:
+    """A sample of these ids; the log-probability of the i-th is -(i + 1) / 8, so that each can be told apart."""
+    count = len(token_ids)
+    return Sample(
+        token_ids=np.array(token_ids, dtype=np.int32),
+        logprobs=-np.arange(1, count + 1, dtype=np.float32) / 8,
+        versions=np.full(count, version, dtype=np.int32),
+        stopped=stopped,
+    )
+
+
+def random_sampler(
+    vocabulary: int, stop_token_ids: Sequence[int], version: int = 0
+) -> Callable[[SampleRequest], Sample]:
+    """Uniform ids of the whole vocabulary, special tokens included, from the request's own seed, until a stop token or
+    ``max_tokens``."""
+
+    def script(request: SampleRequest) -> Sample:
+        rng = np.random.default_rng(request.seed)
+        ids = rng.integers(0, vocabulary, size=request.max_tokens).tolist()
+        if rng.random() < 0.7:
+            ids[int(rng.integers(len(ids)))] = int(rng.choice(stop_token_ids))
+        stops = [position for position, token in enumerate(ids) if token in stop_token_ids]
+        ids = ids[: stops[0] + 1] if stops else ids
+        return sample_of(ids, bool(stops), version)
+
+    return script
