@@ -1,8 +1,8 @@
 """One episode's environment, called under deadlines.
 
-Methods may be ``def`` (run on a thread) or ``async def`` (run on the event loop, which they must not block). A call
-that raises, overruns, or returns something else than its contract says becomes an EpisodeFault whose message names
-the environment, the call and the task. Left out: tokens and turns (episode.py).
+Methods may be ``def`` (run on a thread, or straight away where the class says that it never blocks) or ``async def``
+(run on the event loop, which they must not block). A call that raises, overruns, or returns something else than its
+contract says becomes an EpisodeFault whose message names the environment, the call and the task. Left out: tokens and turns (episode.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from envs.base import Env, Message, Observation, Task
 from reward.score import RewardError, Score
 from rollout.config import EnvDeadlines
-from rollout.env_threads import EnvThread, EnvThreads, Outcome
+from rollout.env_threads import EnvThread, EnvThreads, Outcome, outcome_of
 from rollout.faults import EpisodeFault
 from rollout.specs import REWARD_ERROR
 from rollout.trajectory import StopReason
@@ -40,22 +40,27 @@ class EnvFactory:
         """The class's name, for messages."""
         return self.env_class.__name__
 
-    @property
-    def needs_thread(self) -> bool:
-        """Whether it must be built on a thread: some method of it is ``def``. One that is ``async def`` throughout is
-        built on the event loop, which saves quick worlds the hops between threads."""
-        return not all(_runs_on_loop(self.env_class, name) for name in ("start", "step", "score", "metrics", "close"))
-
     def build(self, task: Task, seed: int) -> Env:
         """A new environment: one episode."""
         return self.env_class(task, seed, **self.options)
 
 
-def _runs_on_loop(env_class: type[Env], method: str) -> bool:
-    """Whether calling it can neither block nor needs a thread: ``async def``, or the base class's trivial default."""
+Way = Literal["inline", "loop", "thread"]
+
+
+def _way(env_class: type[Env], method: str) -> Way:
+    """How a method is called: straight away, as a coroutine under a deadline, or on a thread under a deadline."""
     function = getattr(env_class, method, None)
+    if inspect.iscoroutinefunction(function):
+        return "loop"
     trivial = method in ("close", "metrics") and function is getattr(Env, method)
-    return trivial or inspect.iscoroutinefunction(function)
+    return "inline" if trivial or not env_class.blocking else "thread"
+
+
+def _way_to_build(env_class: type[Env]) -> Way:
+    """A constructor is called on the environment's thread where it has one."""
+    ways = {_way(env_class, method) for method in ("start", "step", "score", "metrics", "close")}
+    return "thread" if "thread" in ways else "inline"
 
 
 class EnvSession:
@@ -94,10 +99,8 @@ class EnvSession:
     async def start(self) -> list[Message]:
         """Build the environment and get its opening messages."""
         build = partial(self._factory.build, self._task, self._seed)
-        if self._factory.needs_thread:
-            self._env = await self._guard("__init__", "start", lambda: self._on_thread(build, late=self._close_late))
-        else:
-            self._env = await self._guard("__init__", "start", lambda: _outcome(build))
+        way = _way_to_build(self._factory.env_class)
+        self._env = await self._carry_out(way, "__init__", "start", build, self._close_late)
         messages = await self._call("start", "start")
         self._check(_are_messages(messages), "start", "a non-empty list of {'role': str, 'content': str}", messages)
         return [Message(role=message["role"], content=message["content"]) for message in messages]
@@ -146,31 +149,39 @@ class EnvSession:
 
     async def _call(self, method: str, deadline: str, *args: Any) -> Any:
         function = partial(getattr(self._env, method), *args)
-        if not _runs_on_loop(self._factory.env_class, method):
-            return await self._guard(method, deadline, lambda: self._on_thread(function))
-        return await self._guard(method, deadline, lambda: _outcome(function))
+        return await self._carry_out(_way(self._factory.env_class, method), method, deadline, function)
 
-    def _on_thread(self, call: Callable[[], Any], late: Callable[[Any], None] | None = None) -> asyncio.Future[Outcome]:
-        if self._thread is None:
-            self._thread = self._threads.take()
-        return self._thread.submit(call, late)
+    async def _carry_out(
+        self,
+        way: Way,
+        method: str,
+        deadline: str,
+        call: Callable[[], Any],
+        late: Callable[[Any], None] | None = None,
+    ) -> Any:
+        if way == "inline":
+            outcome = outcome_of(call)
+        elif way == "loop":
+            outcome = await self._guard(method, deadline, asyncio.ensure_future(_awaited(call)))
+        else:
+            self._thread = self._thread or self._threads.take()
+            outcome = await self._guard(method, deadline, self._thread.submit(call, late))
+        if outcome.error is not None:
+            raise self._fault_of(method, outcome.error) from outcome.error
+        return outcome.value
 
-    async def _guard(self, method: str, deadline: str, launch: Callable[[], Awaitable[Outcome]]) -> Any:
+    async def _guard(self, method: str, deadline: str, call: asyncio.Future[Outcome]) -> Outcome:
         """Wait for a call until it ends, its deadline passes, or the episode is called off."""
         seconds: float = getattr(self._deadlines, deadline)
         until = time.monotonic() + seconds
-        call = asyncio.ensure_future(launch())
+        either: set[asyncio.Future[Any]] = {call, self._cut}
         try:
-            either: set[asyncio.Future[Any]] = {call, self._cut}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return call.result()
         finally:
             if not call.done():
                 self._give_up(call, until)
-        if not call.cancelled() and call.done():
-            outcome = call.result()
-            if outcome.error is None:
-                return outcome.value
-            raise self._fault_of(method, outcome.error) from outcome.error
         if self._cut.done():
             raise EpisodeFault(StopReason.CANCELLED, "")
         raise EpisodeFault(
@@ -213,11 +224,10 @@ class EnvSession:
         return f"{self._factory.name}.{method} of task '{self._task.id}'"
 
 
-async def _outcome(call: Callable[[], Any]) -> Outcome:
-    """Call on the event loop. Every exception is caught: ``sys.exit`` in a world must not end the worker."""
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Outcome:
+    """Every exception is caught: ``sys.exit`` in a world must not end the worker."""
     try:
-        value = call()
-        return Outcome(await value if inspect.isawaitable(value) else value)
+        return Outcome(await call())
     except BaseException as error:
         return Outcome(error=error)
 

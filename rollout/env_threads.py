@@ -26,6 +26,14 @@ class Outcome:
     error: BaseException | None = None
 
 
+def outcome_of(call: Callable[[], Any]) -> Outcome:
+    """Call, and catch everything."""
+    try:
+        return Outcome(call())
+    except BaseException as error:
+        return Outcome(error=error)
+
+
 @dataclass(slots=True)
 class _Job:
     call: Callable[[], Any]
@@ -55,10 +63,7 @@ class EnvThread:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            try:
-                outcome = Outcome(job.call())
-            except BaseException as error:
-                outcome = Outcome(error=error)
+            outcome = outcome_of(job.call)
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody is left to tell
                 job.loop.call_soon_threadsafe(_deliver, job, outcome)
             del job, outcome  # or the last episode's world would live until the next call

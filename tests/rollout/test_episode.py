@@ -23,7 +23,7 @@ from rollout.specs import REWARD_ERROR, EpisodeSpec, summarize
 from rollout.trajectory import StopReason, Trajectory
 from tests.support.engines import ScriptedEngine, random_sampler, sample_of
 from tests.support.tokenizers import byte_tokenizer
-from tests.support.worlds import AsyncBroken, AsyncChatter, Broken, Chatter, Slow
+from tests.support.worlds import AsyncBroken, AsyncChatter, Broken, Chatter, QuickChatter, Slow
 
 TOKENIZER = byte_tokenizer()
 CHAT = TemplateFormat(TOKENIZER, observation_tokens=60)
@@ -297,6 +297,15 @@ def test_async_environments_run_on_the_loop_and_fail_alike() -> None:
         trajectory = _play(AsyncBroken, engine, _spec(3, how=how), _config(deadlines=QUICK))
         assert trajectory.stop == stop
         assert Chatter.closed.pop() == "task-3"
+
+
+def test_environments_that_never_block_run_on_the_loop_and_fail_alike() -> None:
+    engine = ScriptedEngine(lambda request: _answer("hi"))
+    assert _play(QuickChatter, engine, _spec(3)).reward == 3.0
+    assert QuickChatter.threads == {threading.current_thread().name}
+    failed = _play(QuickChatter, engine, _spec(3, how="raise"))
+    assert failed.error.startswith("QuickChatter.step of task 'task-3' raised KeyError: 'lost'")
+    assert Chatter.closed == ["task-3"] * 2
 
 
 def test_an_environment_stays_on_one_thread() -> None:

@@ -71,6 +71,19 @@ class AsyncChatter(Env):
         self.inner.close()
 
 
+class QuickChatter(Chatter):
+    """Never blocks, and says so; remembers the thread it ran on."""
+
+    blocking = False
+    threads: set[str] = set()  # noqa: RUF012
+
+    def step(self, text: str) -> Observation:
+        self.threads.add(threading.current_thread().name)
+        if self.task.data.get("how") == "raise":
+            raise KeyError("lost")
+        return super().step(text)
+
+
 class Broken(Chatter):
     """Misbehaves in the method ``task.data["where"]`` in the way ``task.data["how"]``."""
 
