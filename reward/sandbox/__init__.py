@@ -1,0 +1,26 @@
+"""The sandbox: model-written Python runs in child processes that the kernel walls in, and nowhere else.
+
+``run`` takes one program, ``Session`` a conversation. A zygote (one pre-warmed interpreter a set of packages) builds a
+file system that holds only the Python library, then forks for every program a keeper, which makes fresh namespaces
+(user, mount, PID, network, IPC, host name) with an init and the program's process in them. rlimits and a system-call
+filter bound each process, the keeper bounds them all together, and the death of the init is the death of all. The
+keeper tells the outcome from outside. Left out: cgroups (rarely ours to write), other languages, GPUs.
+"""
+
+from reward.sandbox.isolation import isolation, isolation_problem
+from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
+from reward.sandbox.oneshot import run
+from reward.sandbox.session import CallError, Session
+
+__all__ = [
+    "CallError",
+    "Limits",
+    "Outcome",
+    "Reason",
+    "SandboxError",
+    "SandboxUnavailable",
+    "Session",
+    "isolation",
+    "isolation_problem",
+    "run",
+]

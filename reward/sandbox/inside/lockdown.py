@@ -1,0 +1,71 @@
+"""The last locks, in the program's own process: descriptors, resource limits, interpreter state, system-call filter.
+
+Left out: namespaces and capabilities; those are gone already.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import site as interpreter_site
+import sys
+
+from reward.sandbox.inside import kernel, seccomp
+from reward.sandbox.inside.setting import Ends, Site
+from reward.sandbox.limits import Limits
+
+CHANNEL = 3
+
+
+def enter(site: Site, limits: Limits, ends: Ends) -> None:
+    """Lock this process in for good."""
+    _tidy_descriptors(ends)
+    _set_limits(site, limits)
+    _tidy_interpreter()
+    if site.isolated:
+        kernel.install_filter(seccomp.assemble(kernel.MACHINE))
+
+
+def _tidy_descriptors(ends: Ends) -> None:
+    """0 is /dev/null, 1 and 2 the pipes, 3 the channel, and nothing else is open."""
+    kept = (os.open("/dev/null", os.O_RDONLY), ends.out, ends.err, ends.channel)
+    high = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate(kept)]
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, place, inheritable=place != CHANNEL)
+    os.closerange(CHANNEL + 1, 1 << 20)
+    sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, closefd=False, errors="backslashreplace")  # type: ignore[misc]
+
+
+def _set_limits(site: Site, limits: Limits) -> None:
+    cpu_s = math.ceil(limits.cpu_s)
+    bounds = {
+        resource.RLIMIT_AS: (site.address_space + (limits.memory_mib << 20),) * 2,
+        resource.RLIMIT_FSIZE: (limits.file_bytes,) * 2,
+        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # a signal that can be caught, then one that cannot
+        resource.RLIMIT_STACK: (8 << 20,) * 2,
+        resource.RLIMIT_NOFILE: (256, 256),
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_MEMLOCK: (0, 0),
+    }
+    if site.isolated:  # else it would count all processes of the user
+        bounds[resource.RLIMIT_NPROC] = (limits.processes + 2,) * 2  # the keeper and init are in the count
+    for kind, (soft, hard) in bounds.items():
+        given = resource.getrlimit(kind)[1]
+        if given != resource.RLIM_INFINITY:
+            soft, hard = min(soft, given), min(hard, given)
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _tidy_interpreter() -> None:
+    """Look like a fresh interpreter: no modules of ours, no arguments, the scratch folder first on the path."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "reward"]:
+        del sys.modules[name]
+    interpreter_site.setquit()
+    scratch = os.getcwd()
+    sys.argv[:] = [f"{scratch}/program.py"]
+    sys.path.insert(0, scratch)
+    os.environ.clear()
+    os.environ.update({"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "TZ": "UTC"})

@@ -1,0 +1,90 @@
+"""What a tree of processes uses, read from the host's /proc by the keeper; and its end where no namespace ends it.
+
+Left out: cgroups, which an ordinary user rarely may write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM, _THREADS, _RESIDENT = 11, 12, 13, 14, 17, 21  # /proc/*/stat after ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Totals over all processes below an init: resident bytes beyond ``baseline`` each, CPU seconds, threads."""
+
+    resident: int
+    cpu_s: float
+    threads: int
+
+
+def own_memory(proc: int) -> tuple[int, int]:
+    """(address space, private resident) bytes of this process; ``proc`` is a descriptor of /proc."""
+    size, resident, shared = (int(word) for word in _read(proc, "self/statm").split()[:3])
+    return size * _PAGE, (resident - shared) * _PAGE
+
+
+def of_tree(proc: int, init: int, baseline: int) -> Usage:
+    """Usage of everything below ``init`` (itself counted only for the CPU time of what it reaped)."""
+    resident, ticks, threads = 0, 0, 0
+    for pid in descendants(proc, init):
+        try:
+            stat = _read(proc, f"{pid}/stat")
+        except OSError:  # it ended meanwhile; its CPU time went to its parent
+            continue
+        fields = stat[stat.rindex(")") + 2 :].split()
+        ticks += sum(int(fields[i]) for i in (_USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM))
+        if pid != init:
+            threads += int(fields[_THREADS])
+            resident += max(0, int(fields[_RESIDENT]) * _PAGE - baseline)
+    return Usage(resident, ticks / _TICKS, threads)
+
+
+def descendants(proc: int, init: int) -> Iterator[int]:
+    """``init`` and every process below it."""
+    pending = [init]
+    while pending:
+        pid = pending.pop()
+        yield pid
+        try:
+            for thread in _list(proc, f"{pid}/task"):
+                pending += [int(word) for word in _read(proc, f"{pid}/task/{thread}/children").split()]
+        except OSError:
+            continue
+
+
+def kill_below(proc: int, root: int) -> None:
+    """Kill every process below ``root`` until none is left (or for 2 s: without a PID namespace it is a race)."""
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        below = [pid for pid in descendants(proc, root) if pid != root]
+        if not below:
+            return
+        for pid in below:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _read(proc: int, path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY, dir_fd=proc)
+    try:
+        return os.read(descriptor, 1 << 16).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def _list(proc: int, path: str) -> list[str]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)

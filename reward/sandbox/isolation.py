@@ -1,0 +1,64 @@
+"""Whether this host lets programs be isolated: found out once, by isolating one and looking around from inside.
+
+Left out: any reading of version numbers or settings to guess it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from reward.sandbox import launcher
+from reward.sandbox.limits import Limits, SandboxError, SandboxUnavailable
+
+_ADVICE = (
+    "What to do: run on Linux 5.14 or newer as root, or as a user who may make user namespaces: `unshare -Urm true` must "
+    "work (the settings user.max_user_namespaces, kernel.unprivileged_userns_clone and "
+    "kernel.apparmor_restrict_unprivileged_userns decide; in Docker, `--security-opt seccomp=unconfined` or "
+    "`--privileged`). Or accept the risk with `sandbox: unsafe` in the recipe (`unsafe=True`): what the model writes "
+    "then runs with your rights, on your files and your network."
+)
+_TRIAL = """
+import colorsys, ctypes, errno, os, socket
+assert os.getpid() == 2 and os.getppid() == 1, "it sees the host's processes"
+assert not os.path.exists("/proc/self") and not os.path.exists("/etc"), "it sees the host's files"
+for refused in (lambda: socket.socket(), lambda: open("/written", "w"), lambda: os.execv("/bin/true", ["true"])):
+    try:
+        refused()
+    except OSError as error:
+        assert error.errno in (errno.EPERM, errno.EROFS, errno.EACCES), error
+    else:
+        raise AssertionError("what must be refused is not")
+"""
+
+
+def isolation() -> str | None:
+    """The mechanism that isolates programs on this host, in words, or None; then ``isolation_problem`` says why."""
+    return None if isolation_problem() else "Linux namespaces, a file system of their own, rlimits and seccomp"
+
+
+@functools.cache
+def isolation_problem() -> str:
+    """Why programs cannot be isolated here and what to do about it; empty where they can."""
+    try:
+        channel, report = launcher.launch(False, Limits(), (), isolated=True)
+        with channel, report:
+            channel.sendall(_TRIAL.encode())
+            channel.shutdown(1)
+            outcome = launcher.collect(report, 60.0)
+    except (SandboxUnavailable, SandboxError, OSError) as error:
+        return f"this host does not let programs be isolated: {error}. {_ADVICE}"
+    if not outcome.ok:
+        return f"this host does not isolate programs well enough: {outcome.stderr or outcome.detail}. {_ADVICE}"
+    return ""
+
+
+def choose(unsafe: bool) -> bool:
+    """Whether to isolate: always where the host can.
+
+    Raises:
+        SandboxUnavailable: it cannot, and ``unsafe`` does not allow to go without.
+    """
+    problem = isolation_problem()
+    if problem and not unsafe:
+        raise SandboxUnavailable(problem)
+    return not problem

@@ -1,0 +1,164 @@
+"""The host's side of starting programs: zygotes, one a set of packages, and the sockets to what they start.
+
+Left out: what is done with a started program (``oneshot``, ``session``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
+
+_OWN = str(Path(__file__).resolve().parents[2])
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from reward.sandbox.inside.zygote import main; main(int(sys.argv[2]), sys.argv[3])"
+)
+_START_S = 120.0  # imports of heavy packages on a busy machine
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # programs are reproducible
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MALLOC_ARENA_MAX": "1",  # else every thread takes 64 MiB of its address space
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_zygotes: dict[tuple[tuple[str, ...], bool, int], _Zygote] = {}
+_lock = threading.Lock()
+
+
+def launch(
+    session: bool, limits: Limits, packages: Sequence[str], isolated: bool
+) -> tuple[socket.socket, socket.socket]:
+    """Start one program's process.
+
+    Returns:
+        its channel (a stream socket to the process) and the socket its outcome will come through.
+
+    Raises:
+        SandboxUnavailable: the zygote cannot start; the message says why.
+    """
+    request = json.dumps({"session": session, "limits": asdict(limits)}).encode()
+    channel, channel_end = socket.socketpair()
+    report, report_end = socket.socketpair()
+    with channel_end, report_end:
+        for last_try in (False, True):
+            zygote = _zygote(tuple(packages), isolated)
+            try:
+                descriptors = [channel_end.fileno(), report_end.fileno()]
+                socket.send_fds(zygote.control, [request], descriptors)
+                return channel, report
+            except OSError as error:  # it died (out of memory, killed by hand): a new one takes its place
+                zygote.stop()
+                if last_try:
+                    raise SandboxError(f"the sandbox's zygote dies as soon as it is started: {error}") from error
+    raise AssertionError
+
+
+def collect(report: socket.socket, within_s: float) -> Outcome:
+    """Wait for a program's outcome.
+
+    Raises:
+        SandboxError: the keeper failed, or says nothing in time.
+    """
+    received = bytearray()
+    report.settimeout(within_s)
+    try:
+        while part := report.recv(1 << 16):
+            received += part
+    except TimeoutError:
+        raise SandboxError(f"the sandbox's keeper did not answer within {within_s:.0f} s") from None
+    head, separator, body = bytes(received).partition(b"\n")
+    if not separator:
+        raise SandboxError("the sandbox's keeper died (out of memory?)")
+    said = json.loads(head)
+    if "lost" in said:
+        raise SandboxError(f"the sandbox could not be set up: {said['lost']}")
+    out, err = body[: said.pop("out")], body[len(body) - said.pop("err") :]
+    reason = Reason(said.pop("reason"))
+    return Outcome(reason, out.decode(errors="replace"), err.decode(errors="replace"), **said)
+
+
+class _Zygote:
+    """A running zygote process and the socket it is asked through."""
+
+    def __init__(self, packages: tuple[str, ...], isolated: bool) -> None:
+        folders, imports = _locate(packages)
+        settings = {"isolated": isolated, "own": _OWN, "packages": packages, "folders": folders, "imports": imports}
+        self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with control_end:
+            arguments = [_OWN, str(control_end.fileno()), json.dumps(settings)]
+            self.process = subprocess.Popen(
+                [sys.executable, "-S", "-s", "-P", "-X", "utf8", "-c", _BOOT, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+                cwd="/",
+                pass_fds=[control_end.fileno()],
+                start_new_session=True,
+            )
+        self.control.settimeout(_START_S)
+        try:
+            hello = json.loads(self.control.recv(1 << 16) or b'{"problem": "the zygote died at its start"}')
+        except TimeoutError:
+            hello = {"problem": f"the zygote did not start within {_START_S:.0f} s"}
+        self.control.settimeout(None)
+        if "problem" in hello:
+            self.stop()
+            raise SandboxUnavailable(hello["problem"])
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """Close its socket; it exits by itself, or is killed."""
+        self.control.close()
+        try:
+            self.process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _zygote(packages: tuple[str, ...], isolated: bool) -> _Zygote:
+    key = (packages, isolated, os.getpid())  # a forked copy of this process starts its own
+    with _lock:
+        zygote = _zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            zygote = _zygotes[key] = _Zygote(packages, isolated)
+        return zygote
+
+
+def _locate(packages: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The folders (or files) that hold these top-level packages, and the folders they are imported from."""
+    folders, imports = [], []
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"package '{name}' was asked for in the sandbox, but is not installed here")
+        place = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
+        parent = os.path.dirname(place)
+        libraries = os.path.join(parent, f"{name}.libs")  # where wheels keep their shared libraries
+        folders += [place, libraries] if os.path.isdir(libraries) else [place]
+        imports += [parent] if parent not in imports else []
+    return folders, imports
+
+
+@atexit.register
+def _stop_all() -> None:
+    for (_, _, pid), zygote in list(_zygotes.items()):
+        if pid == os.getpid():
+            with contextlib.suppress(OSError):
+                zygote.stop()

@@ -1,0 +1,160 @@
+"""A stateful Python shell in a child process, which can ask its parent.
+
+Left out: several callers at once (one thread drives a session), and saving a session's state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from reward.sandbox import launcher, wire
+from reward.sandbox.isolation import choose
+from reward.sandbox.limits import Limits, Outcome, Reason
+
+_GRACE_S = 1.0  # a block that swallows its interruption is killed this long after it
+_SETUP_S = 20.0
+Callback = Callable[[str, dict[str, Any]], Any]
+
+
+class CallError(Exception):
+    """Raised by a callback to answer a ``call`` with an error: the shell's code sees the message as an exception."""
+
+
+class Session:
+    """A Python shell that keeps its globals from one block to the next; isolated like ``run``.
+
+    Inside, ``call(name, **kwargs)`` sends JSON to ``callback(name, kwargs)`` here, which runs in the thread that
+    called ``execute``, and returns what it answers (plain JSON).
+
+    Args:
+        limits: bounds; ``wall_s`` and ``output_bytes`` for each block, the others for the session.
+        callback: what answers ``call``; without one every call is an error inside.
+        packages: as for ``run``.
+        unsafe: as for ``run``.
+
+    Raises:
+        SandboxUnavailable, SandboxError, ModuleNotFoundError: as ``run``.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        callback: Callback | None = None,
+        *,
+        packages: Sequence[str] = (),
+        unsafe: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._callback = callback
+        self._largest = 8 * self.limits.output_bytes + (8 << 20)
+        self._channel, self._report = launcher.launch(True, self.limits, packages, choose(unsafe))
+        self._fresh = True
+        self._deadline = 0.0
+        self._end: Outcome | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether another block can be executed."""
+        return self._end is None
+
+    def execute(self, code: str, wall_s: float | None = None) -> Outcome:
+        """Run one block.
+
+        After an exception, ``sys.exit`` or an interrupted timeout the session lives on with its globals; after
+        ``os._exit``, a crash or a broken session limit it is dead, and every further block gets that outcome again.
+
+        Args:
+            code: Python text.
+            wall_s: seconds for this block, callbacks not counted in the last resort; ``limits.wall_s`` where None.
+
+        Raises:
+            SandboxError: the sandbox itself failed.
+            Exception: whatever the callback raises, but for CallError; the session is closed then.
+        """
+        if self._end is not None:
+            return self._end
+        wall_s = self.limits.wall_s if wall_s is None else wall_s
+        started = time.monotonic()
+        self._deadline = started + wall_s + _GRACE_S + (_SETUP_S if self._fresh else 0.0)
+        self._fresh = False
+        try:
+            done = self._converse({"run": code, "wall_s": wall_s})
+            return self._outcome(done, time.monotonic() - started)
+        except TimeoutError:
+            return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
+        except (wire.WireError, OSError) as error:
+            return self._finish(Outcome(Reason.KILLED, detail=str(error)))
+        except BaseException:
+            self.close()
+            raise
+
+    def _converse(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send, and answer calls until the block is done."""
+        while True:
+            self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
+            wire.send(self._channel, message)
+            reply = wire.receive(self._channel, self._largest)
+            if isinstance(reply.get("done"), dict):
+                return reply["done"]
+            asked = time.monotonic()
+            message = self._answer(reply)
+            self._deadline += time.monotonic() - asked
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        name, kwargs = message.get("call"), message.get("kwargs")
+        if not isinstance(name, str) or not isinstance(kwargs, dict):
+            raise wire.WireError("the shell sent what is neither a result nor a call")
+        if self._callback is None:
+            return {"fault": f"nothing answers the call '{name}'"}
+        try:
+            return {"answer": self._callback(name, kwargs)}
+        except CallError as error:
+            return {"fault": str(error)}
+
+    def _outcome(self, said: dict[str, Any], wall_s: float) -> Outcome:
+        """The shell's own words, checked: the program shares its process and may have written them."""
+        out, err, exit_code = said.get("stdout"), said.get("stderr"), said.get("exit_code")
+        try:
+            reason = Reason(str(said.get("reason")))
+        except ValueError:
+            raise wire.WireError("the shell sent an unknown reason") from None
+        if not isinstance(out, str) or not isinstance(err, str) or not isinstance(exit_code, int | None):
+            raise wire.WireError("the shell sent a malformed result")
+        room = self.limits.output_bytes
+        return Outcome(reason, out[:room], err[:room], exit_code, wall_s=wall_s)
+
+    def _finish(self, seen: Outcome) -> Outcome:
+        """The session is over: have everything of it killed, and learn from its keeper what happened."""
+        self._end = seen
+        with self._channel, self._report:
+            if seen.reason is not Reason.TIMEOUT:
+                self._report.settimeout(_GRACE_S)  # where the process is dead, its keeper is about to say so
+                with contextlib.suppress(OSError):
+                    self._report.recv(1, socket.MSG_PEEK)
+            with contextlib.suppress(OSError):
+                self._report.shutdown(socket.SHUT_WR)  # tells the keeper to kill
+            told = launcher.collect(self._report, _SETUP_S)
+        abandoned = told.reason is Reason.KILLED and told.signal is None
+        self._end = replace(told, reason=seen.reason, detail=seen.detail) if abandoned else told
+        return self._end
+
+    def close(self) -> None:
+        """End the session and every process of it; may be called again."""
+        if self._end is None:
+            self._end = Outcome(Reason.KILLED, detail="the session is closed")
+            self._channel.close()
+            self._report.close()  # tells the keeper to kill
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
