@@ -7,6 +7,7 @@ activations (they depend on the longest pack; the bound printed is the logits ti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -126,23 +127,32 @@ def _cache_words(recipe: Recipe, device: str) -> str:
 def _parameters(recipe: Recipe) -> tuple[int, int, int, int]:
     """(all parameters, trained ones, vocabulary, hidden size), counted on the meta device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from rlpost.learner.model import model_config
-
-    config = model_config(recipe.model)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trained = total
-    if recipe.learner.lora is not None:
-        lora = recipe.learner.lora
+        model = _empty_model(recipe)
+    total = trained = sum(parameter.numel() for parameter in model.parameters())
+    if (lora := recipe.learner.lora) is not None:
         trained = sum(
             lora.rank * (module.in_features + module.out_features)
             for name, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and name.split(".")[-1] in lora.targets
         )
-    return total, trained, config.vocab_size, config.hidden_size
+    return total, trained, model.config.vocab_size, model.config.hidden_size
+
+
+def _empty_model(recipe: Recipe) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from rlpost.learner.source import load_tokenizer
+    from rlpost.learner.tiny import build_model, byte_tokenizer
+
+    build, path = recipe.model.build, recipe.model.path
+    if build is not None:
+        return build_model(build, byte_tokenizer() if build.tokenizer == "bytes" else load_tokenizer(build.tokenizer), 0)
+    if str(path).endswith(".gguf"):
+        raise ValueError("a GGUF file is counted only when it is loaded")
+    trust = recipe.model.trust_remote_code
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, trust_remote_code=trust))
 
 
 def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:

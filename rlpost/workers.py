@@ -81,6 +81,11 @@ class WorkerPool:
     def __len__(self) -> int:
         return len(self._workers)
 
+    @property
+    def pids(self) -> list[int | None]:
+        """Process ids, in worker order."""
+        return [worker.pid for worker in self._workers]
+
     def _start(self, index: int) -> Any:
         return self._actor_class.remote(dataclasses.replace(self._setup, worker=index))
 

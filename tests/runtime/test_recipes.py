@@ -1,0 +1,74 @@
+"""Every recipe in recipes/ runs with --smoke on a CPU; the README's environment runs as printed there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import TINY
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+FAST = {"quickstart"}
+"""Smoke runs of the fast tier, one a method; the others run in the full tier."""
+
+
+def cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """``rlpost ...`` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "rlpost.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, id=r.stem, marks=[] if r.stem in FAST else pytest.mark.slow) for r in RECIPES]
+)
+def test_recipe_runs_with_smoke(recipe: Path, tmp_path: Path) -> None:
+    done = cli("train", str(recipe), "--smoke", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_recipe_is_valid_as_it_stands(recipe: Path) -> None:
+    from rlpost.recipe import Recipe
+
+    assert Recipe.load(recipe).recipe.steps > 2
+
+
+def test_the_readme_environment_runs_as_printed(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(code.splitlines()) < 30
+    (tmp_path / "higher_lower.py").write_text(code)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "steps": 1, "env": {"name": "higher_lower.py:HigherLower"}}))
+    done = cli("train", str(recipe), "--out", str(tmp_path / "run"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mistakes_exit_with_two_and_start_nothing(tmp_path: Path) -> None:
+    wrong = cli("train", str(RECIPES[0]), "batch.taks=3", "--out", str(tmp_path / "run"))
+    assert wrong.returncode == 2
+    assert "did you mean 'tasks'" in wrong.stderr
+    assert not (tmp_path / "run").exists()
+    gpu = cli("train", str(RECIPES[0]), "learner.device=cuda", "--out", str(tmp_path / "run"))
+    assert gpu.returncode in (0, 1) and ("this machine has none" in gpu.stderr or gpu.returncode == 0)
+
+
+def test_explain_starts_nothing_and_prints_the_numbers() -> None:
+    done = cli("explain", str(ROOT / "recipes" / "quickstart.yaml"))
+    assert done.returncode == 0, done.stderr
+    for words in ("rollouts", "optimizer updates", "parameters", "learner", "rollout workers"):
+        assert words in done.stdout
+
+
+def test_the_recipe_page_is_up_to_date() -> None:
+    from rlpost.recipe_docs import render
+
+    assert (ROOT / "docs" / "recipes.md").read_text() == render()
