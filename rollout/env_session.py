@@ -2,7 +2,8 @@
 
 Methods may be ``def`` (run on a thread, or straight away where the class says that it never blocks) or ``async def``
 (run on the event loop, which they must not block). A call that raises, overruns, or returns something else than its
-contract says becomes an EpisodeFault whose message names the environment, the call and the task. Left out: tokens and turns (episode.py).
+contract says becomes an EpisodeFault whose message names the environment, the call and the task. Left out: tokens and
+turns (episode.py).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +76,26 @@ def random_sampler(
         return sample_of(ids, bool(stops), version)
 
     return script
+
+
+class LockStepScriptedEngine(ScriptedEngine):
+    """Also notes what it is told of a step's episodes, as an engine for deterministic runs wants to be."""
+
+    def __init__(self, script: Callable[[SampleRequest], Sample]) -> None:
+        super().__init__(script)
+        self.told: list[str] = []
+
+    def expect(self, episodes: int) -> None:
+        self.told.append(f"expect {episodes}")
+
+    def episode_done(self) -> None:
+        self.told.append("done")
+
+    def stats(self) -> dict[str, float]:
+        return {"requests": float(len(self.crossed))}
+
+
+def build(stop_token_ids: list[int], vocabulary: int = 259, lock_step: bool = False, **_: Any) -> ScriptedEngine:
+    """What a worker's setup names as its engine."""
+    script = random_sampler(vocabulary, stop_token_ids)
+    return LockStepScriptedEngine(script) if lock_step else ScriptedEngine(script)
