@@ -29,9 +29,9 @@ class LoopConfig(PolicyConfig):
     early_kl_stop: float | None = Field(
         20.0,
         gt=0,
-        description="abandon the step's other updates once |KL(old, current)| of a trajectory exceeds it, nats",
+        description="abandon the step's other updates once the KL (old, current) of a trajectory exceeds it, nats",
     )
-    min_abs_advantage: float = Field(0.01, ge=0, description="reject trajectories with |advantage| below it")
+    min_abs_advantage: float = Field(0.01, ge=0, description="reject trajectories whose absolute advantage is below it")
 
 
 class Loop(PolicyGradient):

@@ -63,11 +63,11 @@ class PolicyConfig(BaseModel):
     early_kl_stop: float | None = Field(
         None,
         gt=0,
-        description="abandon the step's other updates once |KL(old, current)| of a trajectory exceeds it, nats",
+        description="abandon the step's other updates once the KL (old, current) of a trajectory exceeds it, nats",
     )
     kl: float = Field(0.0, ge=0, description="weight of the KL to the LoRA-free base (k3 estimate)")
     entropy: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories with |advantage| below it")
+    min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories whose absolute advantage is below it")
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="how rewards become advantages")
     select: dict[str, Any] | None = Field(None, description="down-sampling: name (d3s, or module:Class) and its keys")
 
