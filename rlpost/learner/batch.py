@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reward.plugins import Plugin
 from rlpost.learner.config import LearnerConfig
 from rollout.trajectory import Trajectory
 
@@ -27,18 +29,24 @@ class LearnerSetup:
     Attributes:
         folder: a plain Hugging Face folder (or hub name) with the weights and the tokenizer, see ``materialise``.
         config: the recipe's ``learner`` section.
+        algorithm: the code of the recipe's algorithm, built by each rank; None where no step is ever learned.
+        algorithm_options: the recipe's ``algorithm`` keys without ``name``.
         trust_remote_code: run Python code that comes with the model.
         seed: seeds adapters' initial weights and everything else that is random in the learner.
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
         collective_timeout_s: seconds after which a collective that a lost rank never joins raises.
+        transport: how published weights travel: ``object_store``, or ``ipc`` to engines on the learner's own GPU.
     """
 
     folder: Path | str
     config: LearnerConfig = field(default_factory=LearnerConfig)
+    algorithm: Plugin | None = None
+    algorithm_options: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     seed: int = 0
     rendezvous: str = ""
     collective_timeout_s: float = 600.0
+    transport: Literal["object_store", "ipc"] = "object_store"
 
 
 @dataclass(slots=True)
@@ -84,7 +92,8 @@ class LearnResult:
     Attributes:
         metrics: numbers for the log. Always there: ``lr, updates, skipped, loss, grad_norm, tokens/learned,
             samples/kept, time/old_s, time/update_s``. Only where something was learned: ``kl_old, clip_fraction``
-            and the loss's other sums (a mean a token), ``entropy, offpolicy/ess, offpolicy/kl``.
+            and the loss's other sums (a mean a token), ``entropy, offpolicy/ess, offpolicy/kl``; also what the
+            algorithm's ``report`` says. Means over the step's updates.
         kept: indices of the trajectories that were learned from, ascending.
         old_logprobs: one entry a trajectory: (T,) float32 log-probs of the learner at the start of the step, NaN where
             not policy; ``None`` for a dropped trajectory, and where an algorithm of several updates needs none.

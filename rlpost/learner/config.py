@@ -83,7 +83,11 @@ class LearnerConfig(_Strict):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     ranks: int = Field(1, ge=1, description="processes the model is sharded over (FSDP2)")
-    gpus: float = Field(1.0, gt=0, description="share of a GPU of each rank; 1 where ranks > 1; no effect on cpu")
+    gpus: float | None = Field(
+        None,
+        gt=0,
+        description="GPU share of each rank, 1 where ranks > 1; absent: an equal share; no effect on cpu",
+    )
     threads: int = Field(0, ge=0, description="CPU threads of each rank; 0: torch's own choice")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="compute dtype (master weights are fp32); auto: bf16 on cuda, fp32 on cpu"
@@ -96,7 +100,7 @@ class LearnerConfig(_Strict):
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> LearnerConfig:
-        if self.ranks > 1 and self.gpus != 1.0:
+        if self.ranks > 1 and self.gpus not in (None, 1.0):
             raise ValueError("with ranks > 1 every rank needs a whole GPU: set gpus to 1 (NCCL refuses a shared one)")
         return self
 

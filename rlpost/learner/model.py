@@ -70,6 +70,16 @@ def _read(folder: Path | str, trust: bool) -> Any:
         raise ModelError(f"model.path: the model in '{folder}' cannot be loaded: {error}") from error
 
 
+def read_weights(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
+    """The fp32 weights in ``folder`` as a model of the same class as ``like``, on the CPU.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    model: PreTrainedModel = _read(folder, trust=type(like).__module__.startswith("transformers_modules"))
+    return model
+
+
 def _still(model: nn.Module) -> None:
     """No dropout: a policy's log-probabilities must be the same whenever they are computed."""
     model.eval()

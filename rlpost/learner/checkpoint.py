@@ -1,0 +1,131 @@
+"""Saving and restoring everything a learner is: weights, optimizer state, random state, steps done.
+
+A checkpoint is a Hugging Face folder plus ``trainer_state.pt``; tensors in it are whole, so it can be loaded by another
+number of ranks. That file is written last and moved into place, so a folder that has it is complete. Left out: the
+controller's own state.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlpost.learner.errors import ModelError
+from rlpost.learner.export import save_folder
+from rlpost.learner.model import read_weights
+from rlpost.learner.policy import PolicyModel
+from rlpost.learner.sharding import Ranks, copy_whole, like, whole
+
+STATE = "trainer_state.pt"
+_FORMAT = 1
+
+
+def save_checkpoint(
+    folder: Path, source: Path, policy: PolicyModel, optimizer: torch.optim.Optimizer, ranks: Ranks, steps_done: int
+) -> None:
+    """Write a checkpoint; a collective, rank 0 writes.
+
+    Args:
+        folder: where; created.
+        source: the folder the model was loaded from: tokenizer and configuration are copied from it, and adapters go
+            back on top of its weights.
+        policy, optimizer, ranks: what is saved.
+        steps_done: learning steps taken so far.
+    """
+    save_folder(policy, ranks, source, folder)
+    state: dict[str, Any] = {
+        "format": _FORMAT,
+        "steps_done": steps_done,
+        "base": str(source.resolve()),
+        "adapters": {name: whole(weight).cpu() for name, weight in policy.trainable()} if policy.has_adapters else {},
+        "optimizer": _optimizer_state(policy, optimizer),
+        "groups": [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups],
+        "rng": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state() if policy.device.type == "cuda" else None,
+    }
+    if ranks.rank == 0:
+        partial = folder / f"{STATE}.partial"
+        torch.save(state, partial)
+        os.replace(partial, folder / STATE)
+    ranks.barrier()
+
+
+def load_checkpoint(folder: Path, policy: PolicyModel, optimizer: torch.optim.Optimizer) -> tuple[int, Path]:
+    """Restore what ``save_checkpoint`` wrote; every rank reads it.
+
+    Returns:
+        Learning steps taken, and the folder that adapters (if any) go on top of.
+
+    Raises:
+        ModelError: no complete checkpoint there, or one of another model.
+    """
+    state = _read_state(folder)
+    if bool(state["adapters"]) != policy.has_adapters:
+        raise ModelError(
+            f"the checkpoint '{folder}' was saved {'with' if state['adapters'] else 'without'} learner.lora"
+        )
+    source = Path(state["base"]) if policy.has_adapters else folder
+    _restore_weights(policy, source)
+    for name, weight in policy.trainable():
+        if policy.has_adapters:
+            copy_whole(weight, state["adapters"][name])
+    _restore_optimizer(policy, optimizer, state)
+    torch.set_rng_state(state["rng"])
+    if state["rng_cuda"] is not None and policy.device.type == "cuda":
+        torch.cuda.set_rng_state(state["rng_cuda"])
+    return state["steps_done"], Path(state["base"])
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    if not (folder / STATE).is_file():
+        raise ModelError(f"'{folder}' has no {STATE}, so it is not a complete checkpoint; resume from an earlier one")
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    if state["format"] != _FORMAT:
+        raise ModelError(f"'{folder / STATE}' has format {state['format']}, and this release reads {_FORMAT}")
+    return state
+
+
+def _restore_weights(policy: PolicyModel, source: Path) -> None:
+    saved = dict(read_weights(source, policy.model).named_parameters())
+    for name, weight in policy.model.named_parameters():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        if plain not in saved or saved[plain].shape != weight.shape:
+            raise ModelError(
+                f"the weights in '{source}' are of another model: '{plain}' is missing or of another shape"
+            )
+        copy_whole(weight, saved[plain].detach())
+
+
+def _optimizer_state(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """State by name of weight, tensors whole and on the CPU."""
+    return {
+        name: {
+            key: whole(value).cpu() if isinstance(value, Tensor) else value
+            for key, value in optimizer.state.get(weight, {}).items()
+        }
+        for name, weight in policy.trainable()
+    }
+
+
+def _restore_optimizer(policy: PolicyModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    for name, weight in policy.trainable():
+        own = state["optimizer"].get(name, {})
+        optimizer.state[weight] = {key: _place(value, weight) for key, value in own.items()}
+    for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
+        group.update(saved)
+
+
+def _place(value: Any, weight: nn.Parameter) -> Any:
+    """State shaped like its weight is sharded like it; a step count stays where torch's optimizers keep it."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == weight.shape:
+        return like(value, weight)
+    return value.to(weight.device) if weight.device.type == "cuda" else value.clone()

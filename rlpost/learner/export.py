@@ -1,0 +1,83 @@
+"""Weights on their way out: the record that engines load, and the folder that transformers loads.
+
+Both are made one weight at a time, gathered over ranks and with adapters merged, so no second copy of the model lies
+beside the first; what is sent is all there is. Left out: carrying the record (the runtime's) and loading it (rollout).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlpost.learner.policy import PolicyModel
+from rlpost.learner.sharding import Ranks
+from rlpost.learner.source import quiet
+from rollout.weight_update import WeightUpdate
+
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
+
+
+def weight_update(policy: PolicyModel, ranks: Ranks, version: int, ipc: bool) -> WeightUpdate:
+    """The current weights in the compute dtype; a collective. On other ranks than 0 the payload is empty.
+
+    Args:
+        policy: the model.
+        ranks: its ranks.
+        version: the policy version these weights are.
+        ipc: hand out CUDA IPC handles instead of arrays; see ``held_tensors`` on how long they stay valid.
+
+    Returns:
+        Arrays may share memory with the live weights: send or copy them before the next learning step.
+    """
+    update = WeightUpdate(version, transport="ipc" if ipc else "object_store")
+    for name, weight in policy.full_weights(policy.compute):
+        if ranks.rank == 0:
+            update.names.append(name)
+            update.dtypes.append(_NAMES[weight.dtype])
+            update.shapes.append(tuple(weight.shape))
+            update.payload.append(weight.contiguous() if ipc else as_numpy(weight))
+    return update
+
+
+def as_numpy(weight: Tensor) -> Any:
+    """A NumPy array of the weight's shape; bfloat16, which NumPy does not have, as int16 of the same bits."""
+    host = weight.cpu()
+    return (host.view(torch.int16) if host.dtype is torch.bfloat16 else host).numpy()
+
+
+def to_ipc(update: WeightUpdate) -> list[Tensor]:
+    """Turn a payload of CUDA tensors into IPC handles, in place.
+
+    Returns:
+        The tensors; the handles are valid for as long as the caller keeps them.
+    """
+    from torch.multiprocessing.reductions import reduce_tensor
+
+    held: list[Tensor] = update.payload
+    gpu = str(torch.cuda.get_device_properties(held[0].device).uuid)
+    update.payload = [{gpu: reduce_tensor(weight)[1]} for weight in held]
+    return held
+
+
+def save_folder(policy: PolicyModel, ranks: Ranks, source: Path, folder: Path) -> None:
+    """Write a Hugging Face folder: fp32 masters (compute dtype where only adapters are trained, merged), configuration
+    and tokenizer. A collective; rank 0 writes."""
+    dtype = policy.compute if policy.has_adapters else torch.float32
+    weights: dict[str, Tensor] = {}
+    for name, weight in policy.full_weights(dtype):
+        if ranks.rank == 0:
+            weights[name] = weight.cpu()
+    if ranks.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in _BESIDE_WEIGHTS:
+            for file in source.glob(pattern):
+                if file.parent.resolve() != folder.resolve() and not file.name.endswith(".index.json"):
+                    shutil.copy2(file, folder / file.name)
+        with quiet():
+            policy.model.save_pretrained(folder, state_dict=weights)
+    ranks.barrier()

@@ -1,0 +1,140 @@
+"""All ranks of the learner as one object: the runtime's handle on it.
+
+Every call goes to all ranks, has a deadline, and fails in words: which rank, doing what, with its last log lines. Left
+out: restarting a rank (a run resumes from its last checkpoint), and what the ranks do (learner.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from rlpost.faults import RunError, last_log_lines
+from rlpost.learner.actor import LearnerActor
+from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
+
+
+class LearnerGroup:
+    """Starts the ranks and returns at once; ``wait_ready`` blocks until the model is loaded.
+
+    Args:
+        setup: what every rank is started with; ``rendezvous`` is filled in here.
+        gpus: GPU share of each rank; 0 on a CPU.
+        deadline_s: seconds any call may take.
+        start_deadline_s: seconds the ranks may take to load the model.
+
+    Attributes:
+        vocabulary: rows of the output head; known after ``wait_ready``.
+    """
+
+    def __init__(
+        self, setup: LearnerSetup, gpus: float = 0.0, deadline_s: float = 600.0, start_deadline_s: float = 900.0
+    ) -> None:
+        self._world = setup.config.ranks
+        self._deadline_s = deadline_s
+        self._start_deadline_s = start_deadline_s
+        self._pids: list[int | None] = [None] * self._world
+        self._starting: list[ray.ObjectRef] = []
+        self.vocabulary = 0
+        remote: Any = ray.remote(LearnerActor).options(
+            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": _environment(setup)}
+        )
+        self._actors: list[Any] = [remote.remote(setup, rank, self._world) for rank in range(self._world)]
+        self._addresses = [actor.address.remote() for actor in self._actors]
+
+    def wait_ready(self) -> None:
+        """Block until all ranks have loaded the model.
+
+        Raises:
+            RunError: the model is missing, broken or refused; a rank died or took too long.
+        """
+        found = self._wait(self._addresses, "starting", self._start_deadline_s)
+        self._pids = [pid for pid, _ in found]
+        rendezvous = found[0][1]
+        starting = [actor.start.remote(rendezvous) for actor in self._actors]
+        self.vocabulary = self._wait(starting, "loading the model", self._start_deadline_s)[0]
+
+    def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
+        """One learning step.
+
+        Args:
+            refs: one reference a trajectory, in the order of ``batch.advantages``.
+            batch: everything else; its own ``trajectories`` are not looked at.
+
+        Raises:
+            RunError: see ``Learner.learn``; or a rank died or took too long.
+        """
+        results = self._call(f"learning step {batch.step}", "learn", list(refs), batch)
+        result: LearnResult = results[0]
+        return result
+
+    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[NDArray[np.float32]]:
+        """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now."""
+        scores: list[NDArray[np.float32]] = self._call(
+            "scoring", "score", [list(ids) for ids in sequences], temperature
+        )[0]
+        return scores
+
+    def publish(self, version: int) -> ray.ObjectRef:
+        """Put the current weights into the object store as ``version``; a reference to a ``WeightUpdate``."""
+        ref: ray.ObjectRef = self._call(f"publishing version {version}", "publish", version)[0][0]
+        return ref
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into ``folder``: a Hugging Face folder plus the trainer's state."""
+        self._call(f"saving {folder}", "save", str(folder))
+
+    def load(self, folder: Path) -> int:
+        """Go on from a checkpoint; the number of learning steps it has behind it."""
+        steps: int = self._call(f"loading {folder}", "load", str(folder))[0]
+        return steps
+
+    def close(self) -> None:
+        """End all ranks."""
+        for actor in self._actors:
+            ray.kill(actor, no_restart=True)
+        self._actors = []
+
+    def _call(self, what: str, method: str, *arguments: Any) -> list[Any]:
+        return self._wait([getattr(actor, method).remote(*arguments) for actor in self._actors], what, self._deadline_s)
+
+    def _wait(self, pending: list[ray.ObjectRef], what: str, deadline_s: float) -> list[Any]:
+        """Results of all ranks; the first failure of any rank ends the wait, since the others wait for it."""
+        places = {ref: rank for rank, ref in enumerate(pending)}
+        waiting = list(pending)
+        results: list[Any] = [None] * len(pending)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=deadline_s)
+            if not done:
+                ranks = ", ".join(str(places[ref]) for ref in waiting)
+                raise RunError(
+                    f"the learner (rank {ranks}) was still {what} after {deadline_s:.0f} s (cluster.deadline_s)"
+                )
+            results[places[done[0]]] = self._result(done[0], places[done[0]], what)
+        return results
+
+    def _result(self, ref: ray.ObjectRef, rank: int, what: str) -> Any:
+        try:
+            return ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            known = type(cause).__module__.split(".")[0] in ("rlpost", "algorithms", "reward")
+            text = str(cause) if known else f"{type(cause).__name__}: {cause}"
+            raise RunError(f"the learner (rank {rank}) failed while {what}: {text}") from error
+        except ray.exceptions.RayActorError as error:
+            raise RunError(
+                f"the learner (rank {rank}, process {self._pids[rank]}) died while {what}. Its last lines:\n"
+                f"{last_log_lines(self._pids[rank])}\nIf the machine ran out of memory, lower "
+                "learner.max_tokens_per_pack, or set learner.gradient_checkpointing: true"
+            ) from error
+
+
+def _environment(setup: LearnerSetup) -> dict[str, str]:
+    """Variables that must be set before torch is imported; Ray would give every actor one OpenMP thread."""
+    threads = setup.config.threads
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}

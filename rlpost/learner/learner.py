@@ -1,0 +1,127 @@
+"""The learner: one copy of the weights, and everything that is ever done to it.
+
+A plain class, one object a rank; where there are several ranks every public method is a collective that all of them
+must call alike. Left out: Ray (actor.py, group.py) and what happens inside a step (step.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithms import registry
+from algorithms.base import Algorithm
+from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
+from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
+from rlpost.learner.export import to_ipc, weight_update
+from rlpost.learner.model import load_model
+from rlpost.learner.optimizers import make_optimizer
+from rlpost.learner.rows import Rows, score_rows
+from rlpost.learner.sharding import Ranks
+from rlpost.learner.step import learn
+from rlpost.learner.update import Updater
+from rollout.weight_update import WeightUpdate
+
+
+class Learner:
+    """One rank of the learner.
+
+    Args:
+        setup: what all ranks are started with.
+        rank, world: this rank of how many.
+        algorithm: used instead of the one ``setup`` names.
+
+    Attributes:
+        vocabulary: rows of the output head; token ids are below it.
+        steps_done: learning steps taken, those of the checkpoint included.
+
+    Raises:
+        ModelError: the model cannot be loaded; ModelRefused: its log-probs would not be exact.
+        LearnerError: CUDA is asked for and absent, the ranks do not meet, or the algorithm cannot work with this setup.
+    """
+
+    def __init__(self, setup: LearnerSetup, rank: int = 0, world: int = 1, algorithm: Algorithm | None = None) -> None:
+        self.setup = setup
+        self.steps_done = 0
+        self._source = Path(setup.folder)
+        self._held: list[Tensor] = []
+        config = setup.config
+        device = torch.device(config.on_device(torch.cuda.is_available()))
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise LearnerError("learner.device: cuda, but this process sees no GPU; set learner.device: cpu")
+        if algorithm is None and setup.algorithm is not None:
+            algorithm = registry.build(setup.algorithm, setup.algorithm_options)
+        if algorithm is not None and "ref_logprobs" in algorithm.needs and config.lora is None:
+            raise LearnerError(
+                "the algorithm wants log-probs of a reference, which is the base without adapters, and there are no "
+                "adapters: set learner.lora, or switch the KL off"
+            )
+        sharded = world > 1 or config.compute_dtype(device.type) != "fp32"
+        self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
+        self.policy = load_model(self._source, config, self._ranks, setup.trust_remote_code, setup.seed)
+        self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
+        self._algorithm = algorithm
+        self.vocabulary = int(self.policy.model.config.get_text_config().vocab_size)
+
+    def learn(self, batch: StepBatch) -> LearnResult:
+        """One learning step; see ``rlpost.learner.step.learn``.
+
+        Raises:
+            LearnerError: no algorithm was given, or the gradient is not finite.
+            AlgorithmError: the algorithm cannot work with this batch.
+        """
+        if self._algorithm is None:
+            raise LearnerError("this learner was started without an algorithm, so it cannot learn")
+        self._held = []  # handles of the last publication end here
+        updater = Updater(self.policy, self._ranks, self._algorithm, self._optimizer, self.setup.config)
+        result = learn(updater, batch)
+        self.steps_done = batch.step + 1
+        return result
+
+    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[NDArray[np.float32]]:
+        """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now."""
+        arrays = [np.asarray(sequence, dtype=np.int32) for sequence in sequences]
+        rows = Rows.of(arrays, [np.ones(len(array), dtype=np.bool_) for array in arrays])
+        budget = self.setup.config.max_tokens_per_pack
+        logprobs, _ = score_rows(self.policy, self._ranks, rows, budget, temperature)
+        host = logprobs.float().cpu().numpy()
+        return [host[start:end] for start, end in zip(rows.bounds[:-1], rows.bounds[1:], strict=True)]
+
+    def weights(self, version: int) -> WeightUpdate:
+        """The current weights for the engines, in the compute dtype, adapters merged; empty on other ranks than 0.
+
+        Arrays may share memory with the live weights, and IPC handles are valid until the next ``learn`` or
+        ``weights``: deliver them before that.
+        """
+        self._held = []
+        ipc = self.setup.transport == "ipc"
+        update = weight_update(self.policy, self._ranks, version, ipc)
+        if ipc and update.payload:
+            self._held = to_ipc(update)
+        return update
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: a Hugging Face folder plus the trainer's state."""
+        save_checkpoint(folder, self._source, self.policy, self._optimizer, self._ranks, self.steps_done)
+
+    def load(self, folder: Path) -> int:
+        """Go on from a checkpoint, exactly; the number of learning steps it has behind it.
+
+        Raises:
+            ModelError: no complete checkpoint there, or one of another model.
+        """
+        self.steps_done, base = load_checkpoint(folder, self.policy, self._optimizer)
+        if self.policy.has_adapters:
+            self._source = base
+        return self.steps_done
+
+    def close(self) -> None:
+        """Leave the other ranks and free the model."""
+        self._ranks.close()
+        self._held = []
+        del self.policy, self._optimizer

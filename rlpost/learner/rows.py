@@ -1,0 +1,120 @@
+"""Token sequences laid end to end, cut into packs, and scored by the policy without gradient.
+
+Position n of a sequence is an input token and predicts the next one, so a sequence of T tokens has T - 1 positions.
+Cutting happens in NumPy on the host and a pack goes to the device in one piece. Left out: everything a loss needs
+besides (views.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlpost.learner.attention import PackedLayout
+from rlpost.learner.packing import Pack, share
+from rlpost.learner.policy import PolicyModel
+from rlpost.learner.sharding import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardInputs:
+    """One pack on the device.
+
+    Attributes:
+        input_ids: (1, n) int64.
+        layout: where each sequence lies.
+        rows: (R,) int64, places among the n whose next token is scored.
+        targets: (R,) int64, those tokens.
+        positions: (n,) int64, places among all P positions.
+        scored: (R,) int64, ``positions`` at ``rows``.
+    """
+
+    input_ids: Tensor
+    layout: PackedLayout
+    rows: Tensor
+    targets: Tensor
+    positions: Tensor
+    scored: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """S sequences, P = sum of (length - 1) positions, on the host.
+
+    Attributes:
+        bounds: (S + 1,) where each sequence's positions start, then P.
+        tokens: (P,) int64, the token at each position.
+        targets: (P,) int64, the one it predicts.
+        wanted: (P,) bool, whether that prediction is scored.
+    """
+
+    bounds: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    wanted: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, sequences: Sequence[NDArray[np.int32]], wanted: Sequence[NDArray[np.bool_]]) -> Rows:
+        """Lay out sequences of T >= 1 tokens; ``wanted[i]`` (T,) says which of its tokens are scored (its first never
+        is)."""
+        bounds = np.concatenate([[0], np.cumsum([len(ids) - 1 for ids in sequences])]).astype(np.int64)
+        return cls(
+            bounds,
+            np.concatenate([ids[:-1] for ids in sequences]).astype(np.int64),
+            np.concatenate([ids[1:] for ids in sequences]).astype(np.int64),
+            np.concatenate([mask[1:] for mask in wanted]),
+        )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of each sequence."""
+        lengths: list[int] = np.diff(self.bounds).tolist()
+        return lengths
+
+    def inputs(self, pack: Pack, model: PolicyModel) -> ForwardInputs:
+        """Cut out one pack; an empty one becomes a single token of which nothing is scored."""
+        device = model.device
+        if not pack.members:
+            nothing = torch.zeros(0, dtype=torch.int64, device=device)
+            token = torch.zeros(1, 1, dtype=torch.int64, device=device)
+            return ForwardInputs(token, model.layout([1]), nothing, nothing, nothing, nothing)
+        spans = [np.arange(self.bounds[member], self.bounds[member + 1]) for member in pack.members]
+        positions = np.concatenate(spans)
+        rows = np.flatnonzero(self.wanted[positions])
+        scored = positions[rows]
+        return ForwardInputs(
+            input_ids=torch.from_numpy(self.tokens[positions])[None].to(device),
+            layout=model.layout([len(span) for span in spans]),
+            rows=torch.from_numpy(rows).to(device),
+            targets=torch.from_numpy(self.targets[scored]).to(device),
+            positions=torch.from_numpy(positions).to(device),
+            scored=torch.from_numpy(scored).to(device),
+        )
+
+
+@torch.no_grad()
+def score_rows(
+    model: PolicyModel, ranks: Ranks, rows: Rows, max_tokens: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies of all wanted positions, each pack computed by one rank and known to all.
+
+    Returns:
+        ``(logprobs, entropies)``, both (P,), fp32 (fp64 for an fp64 model); 0 where not wanted.
+    """
+    lengths = rows.lengths
+    whole: Tensor | None = None
+    members = [index for index, length in enumerate(lengths) if length]
+    for pack in share(lengths, ranks.world, max_tokens, members)[ranks.rank]:
+        inputs = rows.inputs(pack, model)
+        scores = torch.stack(model(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, temperature))
+        if whole is None:
+            whole = scores.new_zeros(2, len(rows.tokens))
+        whole[:, inputs.scored] = scores
+    assert whole is not None
+    ranks.sum(whole)
+    return whole[0], whole[1]
