@@ -86,8 +86,14 @@ def package_versions() -> dict[str, str]:
 
 
 def write_result(folder: Path, result: ResultRecord) -> Path:
-    """Write ``result.json``: ``{steps, wall_s, seed, versions, eval_before, eval_after, greedy: {before, after}}``, each
-    evaluation ``{success, episodes, ci95: [low, high]}`` or null. Returns its path."""
+    """Write ``result.json`` and return its path.
+
+    It holds ``{steps, wall_s, seed, versions, eval_before, eval_after, greedy: {before, after}}``, each evaluation
+    ``{success, episodes, ci95: [low, high]}`` or null.
+
+    Raises:
+        ValueError: the success of an evaluation is NaN.
+    """
     content = {
         "steps": result.steps,
         "wall_s": round(result.wall_s, 3),

@@ -22,7 +22,7 @@ Decode = Callable[[list[int]], list[str]]
 """Token ids to one display string a token; TokenDisplay makes one from a tokenizer."""
 
 DECIMALS = 8
-"""Log-probabilities are rounded to this many decimals, below the resolution of float32 for all but the surest tokens."""
+"""Log-probabilities are rounded to this many decimals: finer than float32 for all but the surest tokens."""
 
 
 class Learned(Protocol):

@@ -51,10 +51,10 @@ def recipe_chips(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     chips = [(name, _short(_lookup(recipe, key))) for key, name in CHIPS if _lookup(recipe, key) is not None]
     build = _lookup(recipe, "model.build")
     if isinstance(build, dict) and {"family", "layers", "hidden"} <= build.keys():
-        chips.insert(2, ("model", f"{build['family']} {build['layers']} × {build['hidden']}, from scratch"))
+        chips.insert(2, ("model", f"{build['family']} {build['layers']} layers of {build['hidden']}, from scratch"))
     tasks, size = _lookup(recipe, "batch.tasks"), _lookup(recipe, "batch.group_size")
     if tasks and size:
-        chips.append(("a step", f"{tasks} tasks × {size} rollouts"))
+        chips.append(("a step", f"{tasks} tasks, {size} rollouts each"))
     return chips
 
 
@@ -118,7 +118,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
-    place, separator, name = text.rpartition(":")
+    _, separator, name = text.rpartition(":")
     if separator and name.isidentifier():
         return name
     return text.rstrip("/").rpartition("/")[2] if text.startswith(("/", ".", "~")) else text
