@@ -11,8 +11,8 @@ from reward.sandbox import launcher
 from reward.sandbox.limits import Limits, SandboxError, SandboxUnavailable
 
 _ADVICE = (
-    "What to do: run on Linux 5.14 or newer as root, or as a user who may make user namespaces: `unshare -Urm true` must "
-    "work (the settings user.max_user_namespaces, kernel.unprivileged_userns_clone and "
+    "What to do: run on Linux 5.14 or newer as root, or as a user who may make user namespaces: `unshare -Urm true` "
+    "must work (the settings user.max_user_namespaces, kernel.unprivileged_userns_clone and "
     "kernel.apparmor_restrict_unprivileged_userns decide; in Docker, `--security-opt seccomp=unconfined` or "
     "`--privileged`). Or accept the risk with `sandbox: unsafe` in the recipe (`unsafe=True`): what the model writes "
     "then runs with your rights, on your files and your network."

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,17 +54,17 @@ def launch(
     channel, channel_end = socket.socketpair()
     report, report_end = socket.socketpair()
     with channel_end, report_end:
-        for last_try in (False, True):
+        for _ in range(2):
             zygote = _zygote(tuple(packages), isolated)
             try:
                 descriptors = [channel_end.fileno(), report_end.fileno()]
                 socket.send_fds(zygote.control, [request], descriptors)
-                return channel, report
-            except OSError as error:  # it died (out of memory, killed by hand): a new one takes its place
-                zygote.stop()
-                if last_try:
-                    raise SandboxError(f"the sandbox's zygote dies as soon as it is started: {error}") from error
-    raise AssertionError
+                if zygote.answers(report):
+                    return channel, report
+            except OSError:
+                pass
+            zygote.stop()  # it died (out of memory, killed by hand): a new one takes its place
+    raise SandboxError("the sandbox's zygote dies or hangs as soon as it is started (out of memory?)")
 
 
 def collect(report: socket.socket, within_s: float) -> Outcome:
@@ -117,6 +118,17 @@ class _Zygote:
         if "problem" in hello:
             self.stop()
             raise SandboxUnavailable(hello["problem"])
+
+    def answers(self, report: socket.socket) -> bool:
+        """Whether a keeper has taken up the request, which is the first it says."""
+        report.settimeout(0.1)
+        end = time.monotonic() + _START_S
+        while self.alive and time.monotonic() < end:
+            try:
+                return report.recv(1) == b"+"
+            except TimeoutError:
+                continue
+        return False
 
     @property
     def alive(self) -> bool:

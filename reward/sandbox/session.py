@@ -15,10 +15,10 @@ from typing import Any
 
 from reward.sandbox import launcher, wire
 from reward.sandbox.isolation import choose
-from reward.sandbox.limits import Limits, Outcome, Reason
+from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError
 
 _GRACE_S = 1.0  # a block that swallows its interruption is killed this long after it
-_SETUP_S = 20.0
+_SETUP_S = 60.0
 Callback = Callable[[str, dict[str, Any]], Any]
 
 
@@ -54,9 +54,15 @@ class Session:
         self._callback = callback
         self._largest = 8 * self.limits.output_bytes + (8 << 20)
         self._channel, self._report = launcher.launch(True, self.limits, packages, choose(unsafe))
-        self._fresh = True
         self._deadline = 0.0
         self._end: Outcome | None = None
+        self._channel.settimeout(_SETUP_S)
+        try:
+            wire.receive(self._channel, 100)  # the shell is ready
+        except (wire.WireError, OSError) as error:
+            raise SandboxError(
+                f"the shell did not start: {self._finish(Outcome(Reason.KILLED, detail=str(error)))}"
+            ) from None
 
     @property
     def alive(self) -> bool:
@@ -81,8 +87,7 @@ class Session:
             return self._end
         wall_s = self.limits.wall_s if wall_s is None else wall_s
         started = time.monotonic()
-        self._deadline = started + wall_s + _GRACE_S + (_SETUP_S if self._fresh else 0.0)
-        self._fresh = False
+        self._deadline = started + wall_s + _GRACE_S
         try:
             done = self._converse({"run": code, "wall_s": wall_s})
             return self._outcome(done, time.monotonic() - started)
@@ -140,9 +145,12 @@ class Session:
             with contextlib.suppress(OSError):
                 self._report.shutdown(socket.SHUT_WR)  # tells the keeper to kill
             told = launcher.collect(self._report, _SETUP_S)
-        abandoned = told.reason is Reason.KILLED and told.signal is None
-        self._end = replace(told, reason=seen.reason, detail=seen.detail) if abandoned else told
-        return self._end
+        if told.ok:  # no block ends well that takes the shell with it
+            told = replace(told, reason=Reason.ERROR, detail="the shell was left in the middle of a block")
+        elif told.reason is Reason.KILLED and told.signal is None:  # by us
+            told = replace(told, reason=seen.reason, detail=seen.detail)
+        self._end = told
+        return told
 
     def close(self) -> None:
         """End the session and every process of it; may be called again."""

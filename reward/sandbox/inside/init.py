@@ -18,6 +18,8 @@ from reward.sandbox.inside import filesystem, identity, kernel, lockdown, progra
 from reward.sandbox.inside.setting import Ends, Site, close_all_but
 from reward.sandbox.limits import Limits
 
+_exit = os._exit  # bound now: a program may replace it
+
 
 def run(site: Site, limits: Limits, session: bool, ends: Ends) -> NoReturn:
     """Run the program in a child; write its wait status, or ``setup`` and what failed, as the verdict; exit."""
@@ -71,7 +73,7 @@ def _fork_program(site: Site, limits: Limits, session: bool, ends: Ends) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(70)
+        _exit(70)
 
 
 def _reap(child: int) -> str:

@@ -43,6 +43,7 @@ def keep(site: Site, request: dict[str, Any], channel: int, report: int) -> NoRe
     """
     try:
         host = socket.socket(fileno=report)
+        host.sendall(b"+")  # taken up
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         message = _run(site, Limits(**request["limits"]), request["session"], channel, report)
         with contextlib.suppress(OSError):

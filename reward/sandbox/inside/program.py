@@ -17,6 +17,7 @@ import types
 from typing import Any, NoReturn
 
 FILE = "<program>"
+_exit = os._exit  # bound now: a program may replace it
 
 
 def run(channel: int) -> NoReturn:
@@ -31,7 +32,7 @@ def finish(status: int) -> NoReturn:
     for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
         with contextlib.suppress(Exception):
             step()
-    os._exit(status)
+    _exit(status)
 
 
 def remember_source(name: str, text: str) -> None:

@@ -36,6 +36,7 @@ def serve(channel: socket.socket, limits: Limits) -> NoReturn:
     """Run blocks until the parent closes the channel."""
     shell = _Shell(channel, limits)
     try:
+        wire.send(channel, {"ready": True})
         while True:
             request = wire.receive(channel)
             wire.send(channel, {"done": shell.block(request["run"], request["wall_s"])})
