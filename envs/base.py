@@ -74,10 +74,6 @@ class Env:
     """False promises that no method waits for anything or runs longer than about a millisecond. Plain ``def`` methods
     are then called straight on the rollout worker's event loop: ten times cheaper than a thread, but no deadline."""
 
-    plugin_options: ClassVar[frozenset[str]] = frozenset()
-    """Names of the options that name code, ``module:Name`` or ``file.py:Name``. They reach the environment as a
-    ``reward.plugins.Plugin``, a file's contents included, so that every actor loads the very same code."""
-
     def __init__(self, task: Task, seed: int, **options: Any) -> None:
         self.task = task
         self.seed = seed
