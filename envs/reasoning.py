@@ -29,6 +29,7 @@ EVAL_SEED = 1_000_003
 
 _EVALUATORS = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "simplify", "interpret", "__import__"})
 _ARITHMETIC = re.compile(r"(?:[0-9+\-/().\s]|\*(?!\*)){0,400}")
+_PACKAGES = ("reasoning_gym", "sympy", "mpmath", "numpy")  # sympy imports parts of itself only when they are needed
 _LIMITS = Limits(wall_s=20.0, cpu_s=2.0)
 _SANDBOXED = """
 import base64, pickle, reasoning_gym
@@ -136,7 +137,7 @@ class ReasoningGym(OneAnswer):
         payload = base64.b64encode(pickle.dumps((self._dataset, self._config, answer, self.task.data["entry"])))
         mark = f"score-{self.seed}:"
         program = _SANDBOXED.format(payload=payload.decode(), mark=mark)
-        outcome = run(program, _LIMITS, packages=("reasoning_gym",), unsafe=self._unsafe)
+        outcome = run(program, _LIMITS, packages=_PACKAGES, unsafe=self._unsafe)
         lines = [line for line in outcome.stdout.splitlines() if line.startswith(mark)]
         if not outcome.ok or len(lines) != 1:
             raise ValueError(f"the judge ended with {outcome.reason}")
