@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-import torch
 from numpy.typing import NDArray
 
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
@@ -43,8 +42,6 @@ class LearnerActor:
 
     def start(self, rendezvous: str) -> int:
         """Load the model; its vocabulary's size."""
-        threads = self._setup.config.threads or max(1, len(os.sched_getaffinity(0)) // self._world)
-        torch.set_num_threads(threads)
         self._learner = Learner(replace(self._setup, rendezvous=rendezvous), self._rank, self._world)
         return self._learner.vocabulary
 

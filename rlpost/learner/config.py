@@ -88,7 +88,7 @@ class LearnerConfig(_Strict):
         gt=0,
         description="GPU share of each rank, 1 where ranks > 1; absent: an equal share; no effect on cpu",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of each rank; 0: torch's own choice")
+    threads: int = Field(0, ge=0, description="CPU threads of each rank; 0: its share of the cores")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="compute dtype (master weights are fp32); auto: bf16 on cuda, fp32 on cpu"
     )

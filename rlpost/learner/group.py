@@ -6,6 +6,7 @@ out: restarting a rank (a run resumes from its last checkpoint), and what the ra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from rlpost.faults import RunError, last_log_lines
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
+from rollout.vllm.config import intel_openmp
 
 
 class LearnerGroup:
@@ -42,7 +44,7 @@ class LearnerGroup:
         self._starting: list[ray.ObjectRef] = []
         self.vocabulary = 0
         remote: Any = ray.remote(LearnerActor).options(
-            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": _environment(setup)}
+            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": _environment(setup, gpus)}
         )
         self._actors: list[Any] = [remote.remote(setup, rank, self._world) for rank in range(self._world)]
         self._addresses = [actor.address.remote() for actor in self._actors]
@@ -134,7 +136,13 @@ class LearnerGroup:
             ) from error
 
 
-def _environment(setup: LearnerSetup) -> dict[str, str]:
-    """Variables that must be set before torch is imported; Ray would give every actor one OpenMP thread."""
-    threads = setup.config.threads
-    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
+def _environment(setup: LearnerSetup, gpus: float) -> dict[str, str]:
+    """Variables that must be there before torch is imported; Ray would give every actor one OpenMP thread.
+
+    On a CPU, GNU's OpenMP makes a step several times slower as soon as another process wants the cores: a thread that
+    waits spins while the one it waits for is not running. Intel's, told to sleep soon, does not.
+    """
+    threads = setup.config.threads or max(1, len(os.sched_getaffinity(0)) // setup.config.ranks)
+    variables = {"OMP_NUM_THREADS": str(threads)}
+    openmp = intel_openmp() if gpus == 0 else None
+    return variables | ({"LD_PRELOAD": str(openmp), "KMP_BLOCKTIME": "1"} if openmp else {})
