@@ -1,0 +1,165 @@
+"""The vLLM objects behind the engine: one in-process engine core, and the few calls made to it.
+
+It sits one level below ``vllm.LLMEngine``, with token ids on both sides, so neither a tokenizer nor vLLM's output
+processing (a dictionary of log-probabilities a token) is paid for. Everything here must be called from one thread.
+``tests/rollout/test_vllm_contract.py`` pins the names relied on. Left out: threads, futures, admission (loop.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+from vllm.v1.engine.core_client import EngineCoreClient
+from vllm.v1.executor import Executor
+
+from rollout.engine import EngineError
+from rollout.vllm.config import VllmConfig
+from rollout.vllm.transfer import BACKENDS, register, update_info
+from rollout.weight_update import WeightUpdate
+
+PROBE_SLOTS = 8
+"""Places beyond ``slots``, so that a probe never waits for a long request to end."""
+GIB = 1 << 30
+TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+CPU_BLOCK = 32
+"""Tokens a block of the KV cache on a CPU. vLLM's 128 there would let only contexts longer than that share a prefix;
+its kernels want a multiple of 32."""
+
+
+class VllmCore:
+    """One vLLM engine core in this process.
+
+    Args:
+        model: Hugging Face folder or hub name; its weights are loaded.
+        config: the engine's keys.
+        max_context: longest sequence, prompt and sampled tokens together.
+        seed: seed of draws that have no seed of their own.
+        transport: "object_store" or "ipc"; how weights will come.
+
+    Raises:
+        EngineError: vLLM cannot start; the message has its reason.
+    """
+
+    def __init__(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
+        if transport not in BACKENDS:
+            raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
+        try:
+            self._start(model, config, max_context, seed, transport)
+        except Exception as error:
+            raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
+
+    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
+        register()
+        arguments = engine_arguments(model, config, max_context, seed, transport, cpu=current_platform.is_cpu())
+        # The usage context decides the default token budget of a step; this is the one of offline batches.
+        settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
+        self.vocabulary: int = settings.model_config.get_vocab_size()
+        self._client: Any = EngineCoreClient.make_client(
+            multiprocess_mode=False,
+            asyncio_mode=False,
+            vllm_config=settings,
+            executor_class=Executor.get_class(settings),
+            log_stats=False,
+        )
+        self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+
+    def add(
+        self,
+        request_id: str,
+        token_ids: list[int],
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        stop_token_ids: Sequence[int] = (),
+        score_prompt: bool = False,
+    ) -> None:
+        """Queue a request. With ``score_prompt`` its first output also has the log-probabilities of ``token_ids``.
+
+        vLLM reads those off plain logits at temperature 1 in every mode (sampling processors do not apply to given
+        tokens), and such a request never reads the prefix cache.
+        """
+        sampling = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_token_ids=list(stop_token_ids),
+            logprobs=0,  # of the sampled token alone
+            prompt_logprobs=0 if score_prompt else None,
+            detokenize=False,
+        )
+        self._client.add_request(
+            EngineCoreRequest(
+                request_id=request_id,
+                prompt_token_ids=token_ids,
+                mm_features=None,
+                sampling_params=sampling,
+                pooling_params=None,
+                arrival_time=time.time(),
+                lora_request=None,
+                cache_salt=None,
+                data_parallel_rank=None,
+            )
+        )
+
+    def step(self) -> list[EngineCoreOutput]:
+        """One engine step: at most one new token a running request."""
+        return self._client.get_output().outputs
+
+    def abort(self, request_ids: list[str]) -> None:
+        """Drop requests; no output of theirs follows that need be looked at."""
+        self._client.abort_requests(request_ids)
+
+    def load(self, update: WeightUpdate) -> None:
+        """Switch to new weights. Running requests start over on their tokens so far: their cache is of old weights.
+
+        Every cached block is dropped, and outputs that vLLM still has in flight are sampled again.
+        """
+        self._client.collective_rpc("start_weight_update")
+        self._client.collective_rpc("update_weights", kwargs={"update_info": update_info(update)})
+        self._client.collective_rpc("finish_weight_update")
+        if not self._client.reset_prefix_cache(reset_running_requests=True):
+            raise EngineError("vLLM did not reset its prefix cache, so old weights' cache would be used on")
+
+    def close(self) -> None:
+        """Free the model and the cache."""
+        self._client.shutdown()
+
+
+def engine_arguments(
+    model: str, config: VllmConfig, max_context: int, seed: int, transport: str, cpu: bool
+) -> dict[str, Any]:
+    """Keyword arguments of ``vllm.EngineArgs``."""
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": TORCH_NAMES[config.compute_dtype("cpu" if cpu else "cuda")],
+        "max_model_len": max_context,
+        "max_num_seqs": config.slots + PROBE_SLOTS,
+        "seed": seed,
+        "enable_prefix_caching": config.prefix_caching,
+        "tensor_parallel_size": config.tensor_parallel,
+        # The default, raw_logprobs, would ignore the temperature.
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": WeightTransferConfig(backend=BACKENDS[transport]),
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if cpu:
+        # Compiling takes longer than it saves at the sizes a CPU can train.
+        return arguments | {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": int(config.kv_cache_gib * GIB),
+            "block_size": CPU_BLOCK,
+        }
+    return arguments | {
+        "enforce_eager": config.enforce_eager,
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+    }

@@ -1,0 +1,165 @@
+"""vLLM as an Engine: requests from asyncio, sampled by an in-process vLLM on a thread of its own.
+
+It checks what it is asked before vLLM sees it, since vLLM answers a bad token id by dying. Left out: text, top-p and
+the like (training is only right for the distribution sampled from), and processes (the worker's actor is one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rollout.vllm.config import VllmConfig
+from rollout.vllm.core import VllmCore
+from rollout.vllm.loop import StepLoop
+from rollout.vllm.parameters import ModelParameters
+from rollout.weight_update import WeightUpdate
+
+LOWEST_TEMPERATURE = 0.01
+"""vLLM silently raises lower ones to this."""
+
+
+class VllmEngine:
+    """One vLLM engine in this process; implements ``rollout.engine.Engine``.
+
+    The variables of ``engine_environment`` must be set before this module is imported. A weight update takes effect
+    between two engine steps: running requests keep the tokens they have, their cache is computed anew with the new
+    weights, and ``Sample.versions`` says which weights sampled which token.
+
+    Args:
+        model: Hugging Face folder or hub name.
+        config: the engine's keys.
+        max_context: longest sequence in tokens, prompt and sampled tokens together.
+        stop_token_ids: tokens that end a turn; a sampled one is part of the sample.
+        seed: seed of draws whose request has none.
+        deterministic: lock-step; see ``expect``.
+        transport: how weights will come: "object_store", or "ipc" from a process on the same GPU.
+        version: policy version of the weights in ``model``, -1 where that is not known.
+
+    Raises:
+        EngineError: vLLM cannot start; the message has its reason.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        config: VllmConfig,
+        max_context: int,
+        stop_token_ids: Sequence[int],
+        seed: int = 0,
+        deterministic: bool = False,
+        transport: str = "object_store",
+        version: int = -1,
+    ) -> None:
+        self._max_context = max_context
+        self._transport = transport
+        self._loop = StepLoop(
+            lambda: VllmCore(model, config, max_context, seed, transport),
+            slots=config.slots,
+            stop_token_ids=stop_token_ids,
+            version=version,
+            lock_step=deterministic,
+        )
+        self._parameters = ModelParameters.of(model)
+        self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use."""
+        return self._loop.version
+
+    async def generate(self, request: SampleRequest) -> Sample:
+        """Sample one request to its end. Cancelling the call aborts the request.
+
+        Raises:
+            EngineError: the request cannot be sampled (the message says why), or the engine died.
+        """
+        self._check(request.token_ids, f"request '{request.id}'")
+        if request.max_tokens < 1:
+            raise EngineError(f"request '{request.id}': max_tokens is {request.max_tokens}, there must be room for one")
+        if request.temperature != 0 and not request.temperature >= LOWEST_TEMPERATURE:
+            raise EngineError(
+                f"request '{request.id}': temperature {request.temperature:g} cannot be sampled; it must be 0 (greedy) "
+                f"or at least {LOWEST_TEMPERATURE:g}"
+            )
+        future = self._loop.generate(request)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self.abort(request.id)
+            raise
+
+    def _check(self, token_ids: Sequence[int], what: str) -> None:
+        if not token_ids or len(token_ids) >= self._max_context:
+            raise EngineError(
+                f"{what}: its context has {len(token_ids)} tokens; it must have at least 1 and leave room for one more "
+                f"within rollout.max_context = {self._max_context}"
+            )
+        if not 0 <= min(token_ids) <= max(token_ids) < self._loop.core.vocabulary:
+            wrong = next(token for token in token_ids if not 0 <= token < self._loop.core.vocabulary)
+            raise EngineError(f"{what}: token id {wrong} is not in the model's {self._loop.core.vocabulary} tokens")
+
+    def abort(self, request_id: str) -> None:
+        """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
+        self._loop.abort(request_id)
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        """Switch to new weights between two engine steps and drop everything cached.
+
+        Raises:
+            EngineError: the update does not fit the model (nothing was changed), or the engine died.
+        """
+        if update.transport != self._transport:
+            raise EngineError(
+                f"weights of version {update.version} refused: they came by '{update.transport}', this engine was "
+                f"started for '{self._transport}'"
+            )
+        self._parameters.check(update)
+        async with self._one_at_a_time:
+            await asyncio.wrap_future(self._loop.update(update))
+
+    async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
+        """Score fixed sequences at the current version, in one engine step, prefix cache bypassed.
+
+        Other requests go on meanwhile. ``fixed_logprobs`` are at temperature 1; the drawn tokens at ``temperature``.
+
+        Raises:
+            EngineError: a sequence cannot be scored, or the engine died.
+        """
+        for index, tokens in enumerate(token_ids):
+            self._check(tokens, f"probe sequence {index}")
+        if not token_ids:
+            return ProbeResult(self.version)
+        async with self._one_at_a_time:
+            return await asyncio.wrap_future(self._loop.probe(token_ids, temperature, seed))
+
+    def expect(self, episodes: int) -> None:
+        """Deterministic mode: so many episodes more will each have one request at a time here, until ``episode_done``.
+
+        The engine then steps only while every live episode has a request in it, and admits requests in their
+        ``order``: every step's batch is the same in two runs, however long environments take. Without effect in
+        other modes.
+        """
+        self._loop.announce(episodes)
+
+    def episode_done(self) -> None:
+        """Deterministic mode: one episode has ended and will ask for nothing more."""
+        self._loop.announce(-1)
+
+    def stats(self) -> dict[str, float]:
+        """Totals since the start: sampled tokens, engine steps and the seconds they took, share of prompt tokens found
+        in the prefix cache; and the requests running and waiting now."""
+        loop = self._loop
+        return {
+            "tokens": float(loop.tokens),
+            "steps": float(loop.steps),
+            "step_s": loop.step_seconds,
+            "prefix_cache_hit_rate": loop.cached_tokens / max(1, loop.prompt_tokens),
+            "running": float(loop.running),
+            "waiting": float(loop.waiting),
+        }
+
+    async def close(self) -> None:
+        """Stop the engine and free its memory; requests in flight fail with EngineError."""
+        await asyncio.to_thread(self._loop.close)

@@ -1,0 +1,86 @@
+"""Which parameters a model has, and the check of an update against them before any weight is touched.
+
+vLLM loads whatever it is given: a parameter that is missing keeps its old value and nothing complains. So names and
+shapes are compared with those of the Hugging Face model first. Left out: values (the probe after each publication
+compares those) and vLLM's own fused names, which its loaders derive from these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollout.engine import EngineError
+from rollout.weight_update import WeightUpdate
+
+Shape = tuple[int, ...]
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Dtypes that weights may travel in, and their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParameters:
+    """Names and shapes of a Hugging Face model's parameters.
+
+    Attributes:
+        required: every parameter once.
+        optional: further names of the same parameters (a tied output head), which an update may but need not have.
+    """
+
+    required: dict[str, Shape]
+    optional: dict[str, Shape]
+
+    @classmethod
+    def of(cls, model: str) -> ModelParameters:
+        """Read them from the configuration in ``model`` (a folder or a hub name); no weights are loaded.
+
+        Raises:
+            EngineError: transformers cannot build the model from its configuration.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        try:
+            with torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        except Exception as error:
+            raise EngineError(f"cannot read the parameter names of model '{model}': {error}") from error
+        required = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
+        every = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters(remove_duplicate=False)}
+        tied = {name: shape for name, shape in every.items() if name not in required}
+        return cls(required, tied)
+
+    def check(self, update: WeightUpdate) -> None:
+        """Refuse an update that does not carry exactly this model's parameters.
+
+        Raises:
+            EngineError: naming the version and the first parameter that is wrong.
+        """
+        what = f"weights of version {update.version} refused, nothing was changed:"
+        counts = {len(update.names), len(update.dtypes), len(update.shapes), len(update.payload)}
+        if not update.names or len(counts) > 1:
+            raise EngineError(
+                f"{what} {len(update.names)} names, {len(update.dtypes)} dtypes, {len(update.shapes)} shapes and "
+                f"{len(update.payload)} tensors; there must be one of each a parameter"
+            )
+        for name, dtype, shape, payload in zip(update.names, update.dtypes, update.shapes, update.payload, strict=True):
+            self._check_one(what, name, tuple(shape), payload)
+            size = getattr(payload, "itemsize", BYTES.get(dtype))  # CUDA IPC handles have none
+            if dtype not in BYTES or size != BYTES[dtype]:
+                raise EngineError(f"{what} parameter '{name}' is announced as {dtype} and has {size} bytes an element")
+        given = set(update.names)
+        if len(given) < len(update.names):
+            twice = next(name for i, name in enumerate(update.names) if name in update.names[:i])
+            raise EngineError(f"{what} parameter '{twice}' comes twice")
+        missing = [name for name in self.required if name not in given]
+        if missing:
+            raise EngineError(f"{what} parameter '{missing[0]}' is missing ({len(missing)} in all)")
+
+    def _check_one(self, what: str, name: str, shape: Shape, payload: object) -> None:
+        expected = self.required.get(name, self.optional.get(name))
+        if expected is None:
+            raise EngineError(f"{what} the model has no parameter '{name}'")
+        if shape != expected:
+            raise EngineError(f"{what} parameter '{name}' has shape {shape}, the model's is {expected}")
+        sent = getattr(payload, "shape", None)
+        if sent is not None and tuple(sent) != expected:
+            raise EngineError(f"{what} the array of parameter '{name}' has shape {tuple(sent)}, announced was {shape}")

@@ -1,0 +1,144 @@
+"""How published weights get into vLLM: the receiver in each of its worker processes, and what is sent to it.
+
+The receiver is registered through vLLM's plugin entry point, so workers of tensor-parallel engines have it as well.
+On CUDA with transport "ipc" vLLM's own receiver is used instead. Left out: NCCL between nodes, and vLLM's labels of
+weight versions (the adapter counts versions itself).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+from rollout.weight_update import WeightUpdate
+
+OBJECT_STORE = "rlpost"
+BACKENDS = {"object_store": OBJECT_STORE, "ipc": "ipc"}
+"""Our names of transports to vLLM's names of receivers."""
+
+
+def register() -> None:
+    """Entry point of the plugin; vLLM may call it several times in one process."""
+    with contextlib.suppress(ValueError):  # registered already
+        WeightTransferEngineFactory.register_engine(OBJECT_STORE, ObjectStoreReceiver)
+
+
+def update_info(update: WeightUpdate) -> dict[str, Any]:
+    """``update`` in the form its receiver takes."""
+    fields: dict[str, Any] = {
+        "names": update.names,
+        "dtype_names": update.dtypes,
+        "shapes": [list(shape) for shape in update.shapes],
+    }
+    return fields | {"ipc_handles" if update.transport == "ipc" else "arrays": update.payload}
+
+
+def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
+    """``array`` as a CPU tensor of ``dtype_name`` that shares its memory; bfloat16 travels as int16.
+
+    The array may be read-only memory of the object store; the tensor must then only be read.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    dtype = getattr(torch, dtype_name)
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.element_size() != dtype.itemsize:
+        raise ValueError(f"an array of {array.dtype} cannot be {dtype_name}")
+    return tensor.view(dtype)
+
+
+@dataclass
+class ObjectStoreInit(WeightTransferInitInfo):
+    """Nothing to agree on beforehand."""
+
+
+@dataclass
+class ObjectStoreUpdate(WeightTransferUpdateInfo):
+    """All parameters of one version; ``arrays`` as in WeightUpdate.payload."""
+
+    names: list[str] = field(default_factory=list)
+    dtype_names: list[str] = field(default_factory=list)
+    shapes: list[list[int]] = field(default_factory=list)
+    arrays: list[NDArray[Any]] = field(default_factory=list)
+
+
+class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
+    """Loads NumPy arrays into a vLLM model, layer by layer, on a CPU or a GPU."""
+
+    init_info_cls = ObjectStoreInit
+    update_info_cls = ObjectStoreUpdate
+
+    def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
+        """No rendezvous is needed."""
+
+    def start_weight_update(self) -> None:
+        """Give the model's layers their checkpoint form again, so that checkpoint weights fit."""
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """As in the base class, which would also wait for an accelerator that a CPU does not have."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
+        """Hand every parameter to the model's own loaders."""
+        self.model.load_weights(self._tensors(update_info))
+
+    def _tensors(self, update: ObjectStoreUpdate) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, dtype_name, array in zip(update.names, update.dtype_names, update.arrays, strict=True):
+            yield name, as_tensor(array, dtype_name)
+
+    def finish_weight_update(self) -> None:
+        """Bring the layers back into the form the kernels use."""
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            repack_tied_heads(self.model)
+
+    def shutdown(self) -> None:
+        """Nothing is held between updates."""
+
+    @staticmethod
+    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
+        """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
+        raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
+
+
+def repack_tied_heads(model: torch.nn.Module) -> None:
+    """Rebuild the packed copy of every output head that shares its weight with another layer.
+
+    On a CPU a head computes with a packed copy of its weight. A layerwise reload packs anew only the layers that
+    weights were loaded into; a tied head is not among them and would go on with old weights without a word.
+    """
+    for module in model.modules():
+        head = getattr(module, "lm_head", None)
+        quant_method = getattr(head, "quant_method", None)
+        if hasattr(quant_method, "process_weights_after_loading") and _is_shared(head, model):
+            quant_method.process_weights_after_loading(head)
+
+
+def _is_shared(head: torch.nn.Module, model: torch.nn.Module) -> bool:
+    weight = getattr(head, "weight", None)
+    return any(
+        other is not head and getattr(other, "weight", None) is weight and weight is not None
+        for other in model.modules()
+    )
