@@ -210,8 +210,9 @@ def load_format(
     chat: Literal["template", "plain"] = "template",
     observation_tokens: int = 1024,
     separator: str = "\n",
+    trust_remote_code: bool = False,
 ) -> ChatFormat:
-    """The chat format of the model in ``model_folder``.
+    """The chat format of the model in ``model_folder`` (or of that hub name).
 
     Raises:
         ChatError: the tokenizer cannot be loaded, or does not serve.
@@ -219,7 +220,7 @@ def load_format(
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model_folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(model_folder), trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ChatError(
             f"model.path: cannot load a tokenizer from {model_folder}: {type(error).__name__}: {error}"

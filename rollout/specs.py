@@ -51,6 +51,7 @@ class WorkerSetup:
         engine_options: its keyword arguments; the worker adds ``stop_token_ids``.
         env: the Env class; ``env_options``: the recipe's ``env.options``.
         config: the recipe's ``rollout`` section.
+        trust_remote_code: whether Python code that comes with the tokenizer may run.
         deterministic: lock-step sampling: ``begin`` is called before a step's episodes are sent.
         worker: number of this worker, for messages.
     """
@@ -61,6 +62,7 @@ class WorkerSetup:
     config: RolloutConfig
     engine_options: dict[str, Any] = field(default_factory=dict)
     env_options: dict[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
     deterministic: bool = False
     worker: int = 0
 
@@ -154,7 +156,8 @@ class RunningEpisode:
 class WorkerStatus:
     """What a worker is doing, for fault messages and the progress display.
 
-    ``engine`` holds the engine's own numbers where it offers ``stats() -> dict[str, float]``.
+    ``running`` includes those that wait for a place (phase "waiting"; ``waiting`` is their number). ``engine`` holds
+    the engine's own numbers where it offers ``stats() -> dict[str, float]``.
     """
 
     worker: int

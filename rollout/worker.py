@@ -59,7 +59,9 @@ class RolloutWorker:
     def __init__(self, setup: WorkerSetup) -> None:
         config = setup.config
         self._setup = setup
-        self._chat = load_format(setup.model_folder, config.chat, config.observation_tokens, config.separator)
+        self._chat = load_format(
+            setup.model_folder, config.chat, config.observation_tokens, config.separator, setup.trust_remote_code
+        )
         self._factory = EnvFactory(_env_class(setup), setup.env_options)
         self._threads = EnvThreads()
         # Lock-step sampling waits for all episodes of the step, so none of them may wait for a place.
@@ -125,7 +127,7 @@ class RolloutWorker:
         return len(found)
 
     async def status(self) -> WorkerStatus:
-        """What runs here, on what task, and for how long; the longest-running episode first."""
+        """What runs here, on what task, and for how long; in the order the episodes were sent."""
         return WorkerStatus(
             worker=self._setup.worker,
             version=self._engine.version,
