@@ -36,8 +36,8 @@ class Tape:
         """Append one turn as it was sampled.
 
         Raises:
-            EngineError: the sample is inconsistent: arrays of different lengths, log-probabilities that are NaN or
-                positive, or nothing sampled although it was not aborted.
+            EngineError: arrays of different lengths, a log-probability that is not finite or above zero, or nothing
+                sampled although it was not aborted.
         """
         count = len(sample.token_ids)
         if not (count == len(sample.logprobs) == len(sample.versions)):
@@ -46,9 +46,10 @@ class Tape:
             )
         if count == 0 and not sample.aborted:
             raise EngineError("the engine sampled no token and did not say why")
-        if not np.all(sample.logprobs <= 1e-5):
+        if not (np.isfinite(sample.logprobs).all() and np.all(sample.logprobs <= 1e-5)):
             raise EngineError(
-                "the engine returned log-probabilities that are NaN or above zero: are the weights sound?"
+                "a sampled token's log-probability is not finite or above zero: are the weights sound? "
+                f"(the {count} tokens' log-probs span {sample.logprobs.min()} to {sample.logprobs.max()})"
             )
         start = len(self.token_ids)
         self.token_ids += sample.token_ids.tolist()

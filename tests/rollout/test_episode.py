@@ -339,7 +339,8 @@ def test_an_environment_stays_on_one_thread() -> None:
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        (Sample(np.array([5], np.int32), np.array([np.nan], np.float32), np.array([0], np.int32), True), "NaN"),
+        (Sample(np.array([5], np.int32), np.array([np.nan], np.float32), np.array([0], np.int32), True), "span nan"),
+        (Sample(np.array([5], np.int32), np.array([-np.inf], np.float32), np.array([0], np.int32), True), "span -inf"),
         (Sample(np.array([5], np.int32), np.array([], np.float32), np.array([0], np.int32), True), "0 log-probs"),
         (sample_of([]), "no token"),
     ],
