@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from algorithms.base import Algorithm
-from rlpost.faults import RunError
 from rlpost.placement import Placement, place
-from rlpost.recipe import LoadedRecipe, Recipe
+from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 
 GIB = 2**30
 
@@ -46,7 +45,7 @@ def explain(loaded: LoadedRecipe) -> list[Section]:
     recipe, algorithm = loaded.recipe, loaded.build_algorithm()
     try:
         placement: Placement | str = place(recipe)
-    except RunError as error:
+    except RecipeError as error:
         placement = str(error)
     return [
         Section("A step", _step_rows(recipe, algorithm)),
@@ -169,6 +168,6 @@ def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[st
     return [
         ("learner", f"{learner.ranks} rank(s) with {placement.learner_gpus:g} GPU each"),
         ("rollout workers", f"{rollout.workers} with {placement.worker_gpus:g} GPU each, {recipe.engine.slots} slots each"),
-        ("weights", "by CUDA IPC on the shared GPU" if placement.ipc else "through Ray's object store"),
+        ("weights", "by CUDA IPC on the shared GPU" if placement.transport == "ipc" else "through Ray's object store"),
         ("GPUs here", str(placement.gpus_here)),
     ]

@@ -10,9 +10,9 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Literal
 
-from rlpost.faults import RunError
-from rlpost.recipe import Recipe
+from rlpost.recipe import Recipe, RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,14 @@ class Placement:
         gpus_here: GPUs this machine has.
         learner_gpus: GPUs of each learner rank.
         worker_gpus: GPUs of each rollout worker.
-        ipc: whether weights go from learner to workers by CUDA IPC, on one shared GPU.
+        transport: how weights go from learner to workers: by CUDA IPC on one shared GPU, else the object store.
     """
 
     device: str
     gpus_here: int
     learner_gpus: float
     worker_gpus: float
-    ipc: bool
-
-    @property
-    def gpus_asked(self) -> float:
-        """See ``place``: kept for messages."""
-        return self.learner_gpus + self.worker_gpus
+    transport: Literal["object_store", "ipc"] = "object_store"
 
 
 def count_gpus() -> int:
@@ -56,27 +51,27 @@ def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
     With one GPU for everything, learner and workers share it; with more, each learner rank and each worker gets its own.
 
     Raises:
-        RunError: a GPU is asked for and none, or not enough, is there.
+        RecipeError: a GPU is asked for and none, or not enough, is there.
     """
     gpus = count_gpus() if gpus_here is None else gpus_here
     learner, rollout = recipe.learner, recipe.rollout
     device = ("cuda" if gpus else "cpu") if learner.device == "auto" else learner.device
     if device == "cpu":
-        return Placement("cpu", gpus, 0.0, 0.0, False)
+        return Placement("cpu", gpus, 0.0, 0.0)
     if gpus == 0 and recipe.cluster.address is None:
-        raise RunError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
+        raise RecipeError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
     worker_gpus = rollout.gpus if rollout.gpus is not None else _default_share(recipe, gpus)
     learner_gpus = learner.gpus if learner.gpus is not None else min(1.0, _default_share(recipe, gpus))
     asked = learner_gpus * learner.ranks + worker_gpus * rollout.workers
     if recipe.cluster.address is None and asked > gpus + 1e-6:
-        raise RunError(
+        raise RecipeError(
             f"the recipe asks for {asked:g} GPUs (learner.ranks {learner.ranks} x {learner_gpus:g} + rollout.workers "
             f"{rollout.workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, rollout.gpus or the "
             "numbers of actors"
         )
     shared = gpus == 1 and learner.ranks == 1
     ipc = recipe.sync.transport == "ipc" or (recipe.sync.transport == "auto" and shared)
-    return Placement("cuda", gpus, learner_gpus, worker_gpus, ipc)
+    return Placement("cuda", gpus, learner_gpus, worker_gpus, "ipc" if ipc else "object_store")
 
 
 def _default_share(recipe: Recipe, gpus: int) -> float:

@@ -142,12 +142,12 @@ class Recipe(Part):
         """Episodes a step."""
         return self.batch.tasks * self.batch.group_size
 
-    @property
-    def gap_bound(self) -> float:
-        """The bound in force on the mean |log-prob difference| between learner and engine."""
+    def gap_bound(self, device: str) -> float:
+        """The bound in force on the mean |log-prob difference| between learner and engine on ``device``."""
         if self.sync.gap_bound is not None:
             return self.sync.gap_bound
-        return 1e-3 if self.learner.dtype == "fp32" and self.engine.dtype in ("fp32", "float32") else 0.08
+        exact = self.learner.compute_dtype(device) == self.engine.compute_dtype(device) == "fp32"
+        return 1e-3 if exact else 0.08
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> LoadedRecipe:
@@ -237,8 +237,8 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
     try:
         algorithm = loaded.build_algorithm()
     except AlgorithmError as error:
-        key = getattr(error, "key", None)
-        raise RecipeError(f"{source.where(('algorithm', key) if key else ('algorithm',))}: {error}") from None
+        path: KeyPath = ("algorithm", *(error.key.split(".") if error.key else ()))
+        raise RecipeError(f"{source.where(path)}: {error}") from None
     minibatches = algorithm.plan.minibatches
     if minibatches > recipe.rollouts_per_step:
         raise RecipeError(

@@ -22,7 +22,8 @@ from reward.plugins import Plugin
 from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.group import LearnerGroup
-from rlpost.learner.model import ModelError, materialise
+from rlpost.learner.errors import ModelError
+from rlpost.learner.source import materialise
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
@@ -71,7 +72,7 @@ def open_session(
     version, model = checkpoint if checkpoint is not None else (0, _first_model(loaded, folder, progress))
     progress.phase("starting Ray, the learner and the engines")
     with _ray(recipe):
-        learner = start_learner(recipe, model, placement)
+        learner = start_learner(loaded, model, placement)
         pool = start_workers(loaded, model, placement, progress)
         try:
             pool.wait_ready()
@@ -83,7 +84,7 @@ def open_session(
                 pool,
                 probe_tokens(learner.vocabulary, recipe.seed),
                 recipe.rollout.temperature,
-                recipe.gap_bound,
+                recipe.gap_bound(placement.device),
             )
             publisher.publish(version)
             yield Session(
@@ -113,7 +114,7 @@ def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) ->
     try:
         model = materialise(recipe.model, folder.model, recipe.seed)
     except ModelError as error:
-        raise RunError(f"model: {error}") from error
+        raise RunError(str(error)) from error
     if recipe.warm_start is None:
         return model
     return warm_start(recipe.warm_start, model, folder, loaded, progress)
@@ -139,14 +140,18 @@ def _ray(recipe: Recipe) -> Iterator[None]:
         ray.shutdown()
 
 
-def start_learner(recipe: Recipe, model: Path, placement: Placement) -> LearnerGroup:
+def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:
     """The learner's ranks; returns at once, ``wait_ready`` blocks."""
+    recipe = loaded.recipe
     setup = LearnerSetup(
         folder=model,
         config=recipe.learner,
+        algorithm=loaded.algorithm,
+        algorithm_options=loaded.algorithm_options,
         trust_remote_code=recipe.model.trust_remote_code,
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
+        transport=placement.transport,
     )
     return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=recipe.cluster.deadline_s)
 
@@ -165,9 +170,11 @@ def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progr
             "max_context": recipe.rollout.max_context,
             "seed": recipe.seed,
             "deterministic": recipe.deterministic,
-            "transport": "ipc" if placement.ipc else "object_store",
+            "version": 0,
+            "transport": placement.transport,
         },
         env_options=loaded.env_options,
+        trust_remote_code=recipe.model.trust_remote_code,
         deterministic=recipe.deterministic,
     )
     options: dict[str, Any] = {

@@ -18,7 +18,15 @@ from rlpost.controller import Controller
 from rlpost.evaluate import EvalResult
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
-from rlpost.report import MetricsWriter, ResultRecord, RolloutWriter, build_report, package_versions, write_result
+from rlpost.report import (
+    MetricsWriter,
+    ResultRecord,
+    RolloutWriter,
+    TokenDisplay,
+    build_report,
+    package_versions,
+    write_result,
+)
 from rlpost.runfolder import RunFolder
 from rlpost.session import Session, open_session
 
@@ -64,7 +72,7 @@ def _train(session: Session, first_step: int) -> dict[str, EvalResult]:
     recipe, folder = session.recipe, session.folder
     tokenizer = AutoTokenizer.from_pretrained(session.model)
     metrics = MetricsWriter(folder.path, recipe.save.tensorboard, first_step)
-    rollouts = RolloutWriter(folder.path, tokenizer, recipe.save.rollouts)
+    rollouts = RolloutWriter(folder.path, TokenDisplay(tokenizer), recipe.save.rollouts, first_step)
     controller = Controller(session, metrics, rollouts)
     kept = folder.path / "evaluations.json"
     evaluations = _read(kept) if first_step else _evaluate(controller, session, "before")

@@ -40,6 +40,7 @@ class RolloutConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: int = Field(1, ge=1, description="rollout workers, each an actor with an engine of its own")
+    gpus: float | None = Field(None, gt=0, description="GPU share of each worker; absent: an equal share; cpu: none")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of training episodes")
     max_turns: int = Field(1, ge=1, description="assistant turns an episode may take")
     max_new_tokens: int = Field(256, ge=1, description="tokens one turn may sample")
