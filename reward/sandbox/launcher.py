@@ -95,8 +95,7 @@ class _Zygote:
     """A running zygote process and the socket it is asked through."""
 
     def __init__(self, packages: tuple[str, ...], isolated: bool) -> None:
-        folders, imports = _locate(packages)
-        settings = {"isolated": isolated, "own": _OWN, "packages": packages, "folders": folders, "imports": imports}
+        settings = {"isolated": isolated, "own": _OWN, "packages": packages, "imports": _import_folders(packages)}
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with control_end:
             arguments = [_OWN, str(control_end.fileno()), json.dumps(settings)]
@@ -153,19 +152,17 @@ def _zygote(packages: tuple[str, ...], isolated: bool) -> _Zygote:
         return zygote
 
 
-def _locate(packages: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The folders (or files) that hold these top-level packages, and the folders they are imported from."""
-    folders, imports = [], []
+def _import_folders(packages: tuple[str, ...]) -> list[str]:
+    """The folders that these top-level packages are imported from."""
+    folders: list[str] = []
     for name in packages:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(f"package '{name}' was asked for in the sandbox, but is not installed here")
-        place = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
-        parent = os.path.dirname(place)
-        libraries = os.path.join(parent, f"{name}.libs")  # where wheels keep their shared libraries
-        folders += [place, libraries] if os.path.isdir(libraries) else [place]
-        imports += [parent] if parent not in imports else []
-    return folders, imports
+        place = os.path.dirname(spec.origin) if spec.submodule_search_locations else spec.origin
+        folder = os.path.dirname(place)
+        folders += [folder] if folder not in folders else []
+    return folders
 
 
 @atexit.register

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import Any, NoReturn
 from reward.sandbox import wire
 from reward.sandbox.inside import program
 from reward.sandbox.limits import Limits, Reason
+
+_REMEMBERED = 100  # blocks whose lines a traceback can show
 
 
 class BlockTimeout(BaseException):
@@ -90,6 +93,7 @@ class _Shell:
         self.blocks += 1
         name = f"<block {self.blocks}>"
         program.remember_source(name, code)
+        linecache.cache.pop(f"<block {self.blocks - _REMEMBERED}>", None)
         room = [self.limits.output_bytes]
         out, err = _Capture(room), _Capture(room)
         started = time.monotonic()

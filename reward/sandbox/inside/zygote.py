@@ -36,7 +36,7 @@ def main(control_descriptor: int, settings: str) -> None:
     Args:
         control_descriptor: a SOCK_SEQPACKET socket to the host.
         settings: JSON ``{"isolated": bool, "own": folder the sandbox's code is imported from, "packages": [names],
-            "folders": [where these lie], "imports": [folders to import them from]}``.
+            "imports": [folders to import these from]}``.
     """
     control = socket.socket(fileno=control_descriptor)
     try:
@@ -71,9 +71,21 @@ def _prepare(settings: dict[str, Any]) -> Site:
     isolated = settings["isolated"]
     user_namespaces = isolated and _can_have_user_namespace()
     if isolated:
-        _wall_in(library, settings["folders"], proc)
+        _wall_in(library, _folders(settings["imports"]), proc)
     address_space, resident = usage.own_memory(proc)
     return Site(isolated, user_namespaces, proc, address_space, resident)
+
+
+def _folders(imports: list[str]) -> list[str]:
+    """Where the packages imported so far lie, those that were asked for and all that they import."""
+    found = []
+    for name, module in sys.modules.items():
+        place = getattr(module, "__file__", None)
+        if "." not in name and place:
+            top = os.path.dirname(place) if os.path.basename(place).startswith("__init__.") else place
+            if os.path.dirname(top) in imports:
+                found += [top, f"{os.path.dirname(top)}/{name}.libs"]  # wheels keep shared libraries beside them
+    return [path for path in found if os.path.exists(path)]
 
 
 def _can_have_user_namespace() -> bool:

@@ -1,0 +1,109 @@
+"""Mathematical answers: whether a text comes to the reference answer, judged by math-verify in a child process.
+
+The child is a session of the sandbox: it is interrupted where one judgement takes too long, killed where that does not
+help, and replaced. Left out: proofs, and answers that are sentences.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reward.sandbox import Limits, Outcome, Session
+from reward.score import RewardError, Score
+
+_LIMITS = Limits(wall_s=5.0, cpu_s=36_000.0, memory_mib=1024, processes=4)
+_TURNS = 2000  # judgements before a child is replaced: sympy's caches only grow
+_JUDGE = Path(__file__).with_name("math_judge.py").read_text()
+_TRIAL = r"""
+assert judge(r"\boxed{\frac12}", "0.5") and judge("It is 7.", "7") and not judge("#### 3", "4")
+"""
+_log = logging.getLogger(__name__)
+_idle: dict[int, queue.LifoQueue[_Judge]] = {}
+
+
+def verify(answer: str, gold: str) -> bool:
+    r"""Whether ``answer`` comes to ``gold``.
+
+    The answer is what stands in its last ``\boxed{...}``, else after its last ``####``, else what math-verify finds in
+    its last 4,000 characters (after "answer is", in LaTeX, or the last number). An answer whose judgement takes more
+    than 5 s or 1 GiB is wrong. Any thread may call it.
+
+    Args:
+        answer: the model's whole text.
+        gold: the reference: LaTeX or plain text, or a solution that ends in either mark.
+
+    Raises:
+        RewardError: ``gold`` is empty.
+        SandboxError: the child cannot be started.
+    """
+    return _judged(answer, gold)[0]
+
+
+def score(completion: str, task: Mapping[str, Any]) -> Score:
+    """1 where the completion comes to the reference in column ``answer`` (or else ``solution``), 0 elsewhere.
+
+    ``parts``: ``unjudged`` is 1 where judging was given up.
+    """
+    for column in ("answer", "solution"):
+        if column in task:
+            right, given_up = _judged(completion, str(task[column]))
+            return Score(float(right), {"unjudged": float(given_up)})
+    raise RewardError(f"there is no column 'answer' or 'solution'; the columns are: {', '.join(task)}")
+
+
+def gsm8k(completion: str, task: Mapping[str, Any]) -> Score:
+    """As ``score``, for GSM8K's rows: their ``answer`` is a worked solution with the number after ``####``.
+
+    Raises:
+        RewardError: there is no such column or no such mark.
+    """
+    _, mark, number = str(task.get("answer", "")).rpartition("####")
+    if not mark:
+        raise RewardError(f"column 'answer' has no '####', as GSM8K's has: {str(task.get('answer'))[:80]!r}")
+    right, given_up = _judged(completion, number.strip())
+    return Score(float(right), {"unjudged": float(given_up)})
+
+
+def _judged(answer: str, gold: str) -> tuple[bool, bool]:
+    """(right, given up)."""
+    if not gold.strip():
+        raise RewardError("the reference answer is empty")
+    idle = _idle.setdefault(os.getpid(), queue.LifoQueue())  # a forked copy of this process has children of its own
+    try:
+        judge = idle.get_nowait()
+    except queue.Empty:
+        judge = _Judge()
+    outcome = judge.ask(answer, gold)
+    if judge.usable:
+        idle.put(judge)
+    else:
+        judge.session.close()
+    said = outcome.stdout.strip()
+    if outcome.ok and said in ("True", "False"):
+        return said == "True", False
+    _log.info("math-verify gave up on an answer: %s %s", outcome.reason, outcome.detail or outcome.stderr[-200:])
+    return False, True
+
+
+class _Judge:
+    """A child process that has math-verify imported."""
+
+    def __init__(self) -> None:
+        self.session = Session(_LIMITS, packages=("math_verify",), unsafe=True)  # it runs no program of the model's
+        self.turns = 0
+        loaded = self.session.execute(_JUDGE + _TRIAL, wall_s=60.0)
+        if not loaded.ok:
+            raise RewardError(f"math-verify cannot be used: {loaded.stderr or loaded.detail}")
+
+    def ask(self, answer: str, gold: str) -> Outcome:
+        self.turns += 1
+        return self.session.execute(f"print(judge({answer!r}, {gold!r}))")
+
+    @property
+    def usable(self) -> bool:
+        return self.session.alive and self.turns < _TURNS
