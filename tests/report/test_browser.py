@@ -221,7 +221,9 @@ def test_hostile_rollouts_are_text_and_nothing_else(page: Chromium) -> None:
     shown = "".join(texts(page, ".tokens .turn .stream"))
     assert shown.startswith("</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'><!-- ")
     assert "⟨202e⟩⟨0000⟩ naïve 🦊" in shown
-    assert "raised </script>" in "".join(texts(page, ".detail .error"))
+    (error,) = texts(page, ".detail .error")
+    assert error.startswith("raised </script>")
+    assert error.endswith("⟨202e⟩⟨0000⟩ naïve 🦊")
     assert texts(page, ".detail h3") == ["✗ <b>hostile</b>"]
     assert page.evaluate("window.pwned === undefined")
     assert page.evaluate("document.querySelectorAll('img, .detail h3 b, #list b').length") == 0

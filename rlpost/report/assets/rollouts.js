@@ -129,7 +129,7 @@ function signed(value) {
 function listRow(rollout, position) {
   const turns = rollout.turns.length;
   return h("div", { class: "row", role: "option", id: `row-${position}`, "aria-selected": "false", onclick: () => { choose(position); if (innerWidth <= 860) byId("detail").scrollIntoView(); } },
-    verdict(rollout), h("span", { class: "name" }, rollout.task), h("span", { class: "num" }, rollout.reward === null ? "–" : trimmed(rollout.reward, 3)),
+    verdict(rollout), h("span", { class: "name" }, visible(rollout.task)), h("span", { class: "num" }, rollout.reward === null ? "–" : trimmed(rollout.reward, 3)),
     h("span", { class: "under" }, `step ${rollout.step} · ${turns} ${turns === 1 ? "turn" : "turns"} · ${GROUPED.format(rollout.p.length)} tokens · ${rollout.stop.replaceAll("_", " ")}`),
     h("span", { class: "under num" }, rollout.kept ? "A " + signed(rollout.adv) : "not learned"));
 }
@@ -177,8 +177,8 @@ function showRollout(rollout) {
   };
   const modes = segmented(h("fieldset", { class: "choice" }, h("legend", { class: "hidden" }, "Colour tokens by")), "mode", MODES, browser.mode,
     (mode) => { browser.mode = mode; paint(); });
-  detail.replaceChildren(h("h3", {}, verdict(rollout), " " + rollout.task), pairs("props", properties(rollout)),
-    ...(rollout.error ? [h("p", { class: "error" }, rollout.error)] : []), ...siblings(rollout),
+  detail.replaceChildren(h("h3", {}, verdict(rollout), " ", visible(rollout.task)), pairs("props", properties(rollout)),
+    ...(rollout.error ? [h("p", { class: "error" }, visible(rollout.error))] : []), ...siblings(rollout),
     h("div", { class: "colouring" }, modes, legendBox), holder);
   paint();
   detail.scrollTop = 0;

@@ -98,9 +98,13 @@ function segmentLabel(rollout, start, end, turn) {
     rollout.turns[turn][2] ? " · cut off at its token budget" : "");
 }
 
-/** A token's text with what cannot be seen made visible: line ends, tabs, control and direction characters. */
+/** A token's text; one whose character was shown at an earlier token is a dot. */
 function pieceNodes(text) {
-  if (text === "") return [h("span", { class: "sign" }, "·")];
+  return text === "" ? [h("span", { class: "sign" }, "·")] : visible(text);
+}
+
+/** A text with what cannot be seen made visible: line ends, tabs, control and direction characters. */
+function visible(text) {
   return text.split(/([\n\r\t]|[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff])/).filter(Boolean).map((part) => {
     if (part === "\n") return lineEnd();
     if (part === "\r") return h("span", { class: "sign" }, "␍");
