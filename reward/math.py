@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reward.answers import column
 from reward.sandbox import Limits, Outcome, Session
 from reward.score import RewardError, Score
 
@@ -48,12 +49,12 @@ def score(completion: str, task: Mapping[str, Any]) -> Score:
     """1 where the completion comes to the reference in column ``answer`` (or else ``solution``), 0 elsewhere.
 
     ``parts``: ``unjudged`` is 1 where judging was given up.
+
+    Raises:
+        RewardError: neither column is there, or the reference is empty.
     """
-    for column in ("answer", "solution"):
-        if column in task:
-            right, given_up = _judged(completion, str(task[column]))
-            return Score(float(right), {"unjudged": float(given_up)})
-    raise RewardError(f"there is no column 'answer' or 'solution'; the columns are: {', '.join(task)}")
+    right, given_up = _judged(completion, str(column(task, "answer", "solution")))
+    return Score(float(right), {"unjudged": float(given_up)})
 
 
 def gsm8k(completion: str, task: Mapping[str, Any]) -> Score:
@@ -62,9 +63,10 @@ def gsm8k(completion: str, task: Mapping[str, Any]) -> Score:
     Raises:
         RewardError: there is no such column or no such mark.
     """
-    _, mark, number = str(task.get("answer", "")).rpartition("####")
+    solution = str(column(task, "answer"))
+    _, mark, number = solution.rpartition("####")
     if not mark:
-        raise RewardError(f"column 'answer' has no '####', as GSM8K's has: {str(task.get('answer'))[:80]!r}")
+        raise RewardError(f"column 'answer' has no '####', as GSM8K's has: {solution[:80]!r}")
     right, given_up = _judged(completion, number.strip())
     return Score(float(right), {"unjudged": float(given_up)})
 

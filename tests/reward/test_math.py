@@ -66,7 +66,7 @@ def test_an_empty_reference_is_an_error(gold: str) -> None:
 def test_columns() -> None:
     assert math.score(r"\boxed{4}", {"solution": r"2 + 2 = \boxed{4}"}).reward == 1.0
     assert math.score("It is 4.", {"answer": 4}).reward == 1.0
-    with pytest.raises(RewardError, match="columns are: question, target"):
+    with pytest.raises(RewardError, match="it has: question, target"):
         math.score("4", {"question": "2 + 2", "target": "4"})
 
 
