@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -249,3 +250,19 @@ def test_runs_without_result_or_steps(browser: Chromium, tmp_path: Path) -> None
     assert browser.problems == []
     assert browser.evaluate("document.getElementById('curves').hidden") is True
     assert texts(browser, "#rollouts-hint") == ["No rollouts were recorded in this run."]
+
+
+def test_a_logarithmic_chart_leaves_out_what_it_cannot_show(browser: Chromium, tmp_path: Path) -> None:
+    gaps, kls = (1e-7, 2e-7, 3e-7, 5e-7), (1e-9, -2e-9, 1e-8, 2e-8)
+    rows = [
+        {"step": step, "gap/logprob_abs": gap, "gap/kl": kl}
+        for step, (gap, kl) in enumerate(zip(gaps, kls, strict=True))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    browser.open(build_report(tmp_path))
+    assert browser.problems == []
+    paths = browser.evaluate("[...document.querySelectorAll('.curve')].map((line) => line.getAttribute('d'))")
+    assert [path.count("M") for path in paths] == [1, 2]
+    ticks = texts(browser, "#charts .plot text")
+    assert "1e\N{MINUS SIGN}7" in ticks
+    assert "1e\N{MINUS SIGN}9" in ticks

@@ -28,12 +28,9 @@ function present(plot) {
   return plot.chart.series.filter(([key]) => plot.columns[key]);
 }
 
-function numbers(plot) {
-  return present(plot).flatMap(([key]) => plot.columns[key].filter((value) => value !== null));
-}
-
+/** Whether the first series is positive throughout; others may leave out what a logarithmic axis cannot show. */
 function canBeLog(plot) {
-  const values = numbers(plot);
+  const values = plot.columns[present(plot)[0][0]].filter((value) => value !== null);
   return values.length > 0 && values.every((value) => value > 0);
 }
 
@@ -57,7 +54,7 @@ function draw(plot) {
   const { chart, columns, steps } = plot;
   const band = chart.band && columns[chart.band];
   const rows = chart.form === "stack" ? stackRows(plot) : present(plot).map(([key]) => columns[key]);
-  const all = rows.flat().filter((value) => value !== null);
+  const all = rows.flat().filter((value) => value !== null && !(plot.log && value <= 0));
   if (chart.form === "stack" && band) all.push(...band.filter((value) => value !== null));
   for (const mark of plot.marks) all.push(mark.low, mark.high);
   const [low, high] = limits(all, chart, plot.log);

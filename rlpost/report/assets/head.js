@@ -36,7 +36,7 @@ function intervals(evaluations) {
   const rows = [["sampled", "before", "after"], ["greedy", "greedy_before", "greedy_after"]]
     .filter(([, first, second]) => evaluations[first] || evaluations[second]);
   if (!rows.length) return null;
-  const height = 34 + rows.length * 46;
+  const height = 30 + rows.length * 62;
   const drawing = svg("svg", { class: "intervals", height, role: "img", "aria-label": spoken(rows, evaluations) });
   new ResizeObserver(() => drawIntervals(drawing, rows, evaluations, height)).observe(drawing);
   const both = rows.some(([, first, second]) => evaluations[first] && evaluations[second]);
@@ -51,7 +51,7 @@ function drawIntervals(drawing, rows, evaluations, height) {
     svg("line", { x1: x(tick), x2: x(tick), y1: 4, y2: height - 24, stroke: "var(--line)" }),
     svg("text", { x: x(tick), y: height - 8, "text-anchor": "middle" }, `${tick * 100} %`));
   rows.forEach(([label, first, second], i) => {
-    const y = 34 + i * 46;
+    const y = 34 + i * 62;
     drawing.append(svg("text", { x: 0, y: y + 4 }, label));
     [[evaluations[first], true], [evaluations[second], false]].forEach(([found, hollow]) => {
       if (found) drawing.append(...intervalShapes(found, hollow, x, y));
@@ -59,13 +59,15 @@ function drawIntervals(drawing, rows, evaluations, height) {
   });
 }
 
-function intervalShapes(found, hollow, x, y) {
+/** Before lies a little higher than after, so that equal ones are both seen. */
+function intervalShapes(found, hollow, x, row) {
+  const y = hollow ? row - 5 : row + 5;
   const colour = hollow ? "s5" : "s1";
   const middle = clamp(x(found.success), x(0) + 16, x(1) - 16);
   return [
     svg("line", { class: `whisker ${colour}`, x1: x(found.ci95[0]), x2: x(found.ci95[1]), y1: y, y2: y }),
     svg("circle", { class: `${hollow ? "hollow" : "dot"} ${colour}`, cx: x(found.success), cy: y, r: 5.5 }),
-    svg("text", { class: "value", x: middle, y: y - 12, "text-anchor": "middle" }, `${(found.success * 100).toFixed(1)} %`),
+    svg("text", { class: "value", x: middle, y: hollow ? y - 11 : y + 20, "text-anchor": "middle" }, `${(found.success * 100).toFixed(1)} %`),
   ];
 }
 

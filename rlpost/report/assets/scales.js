@@ -79,6 +79,7 @@ function limits(values, chart, log) {
   }
   if (chart.unit === "share") return [0, Math.min(1, Math.max(high * 1.08, 0.05))];
   if (chart.form === "stack" || chart.unit === "count" || (low >= 0 && low < high * 0.5)) low = Math.min(0, low);
+  if (low === 0 && high === 0) return [0, 1];
   if (low === high) { const room = Math.abs(low) * 0.1 || 1; return [low - room, high + room]; }
   const room = (high - low) * 0.07;
   return [low === 0 ? 0 : low - room, high + room];
