@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from envs.base import Task
 from reward.plugins import Plugin, PluginError
-from rollout.chat import ChatError
+from rollout.chat import ChatError, TemplateFormat
 from rollout.config import EnvDeadlines, RolloutConfig
 from rollout.gate import OrderedGate
 from rollout.specs import EpisodeSpec, Summary, WorkerSetup
@@ -246,46 +246,47 @@ def test_the_gate_hands_on_the_place_of_one_that_gave_up() -> None:
 WORLD = """
 import os
 from pathlib import Path
-from envs.base import Env, Observation, Score
+from envs.single_turn import SingleTurn
 
-class Here(Env):
-    def start(self):
-        return [{"role": "user", "content": "hello"}]
-    def step(self, text):
-        return Observation("", done=True)
-    def score(self):
-        return Score(1.0)
+class Here(SingleTurn):
     def metrics(self):
         return {"in_the_drivers_folder": float(Path("marker").exists()), "pid": float(os.getpid())}
+"""
+REWARD = """
+def length(completion, task):
+    return float(len(completion) * task["worth"])
 """
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_as_a_ray_actor_the_trajectory_stays_in_the_object_store(
+def test_as_a_ray_actor_elsewhere_it_runs_a_users_files(
     model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
     (tmp_path / "world.py").write_text(WORLD)
+    (tmp_path / "rewards.py").write_text(REWARD)
+    (tmp_path / "marker").touch()
     monkeypatch.chdir(tmp_path)
     setup = WorkerSetup(
         model_folder=model_folder,
         engine=Plugin.locate(f"{ENGINES}:build"),
         env=Plugin.locate("world.py:Here"),
+        env_options={"reward": Plugin.locate("rewards.py:length")},
         config=RolloutConfig(max_new_tokens=8, max_context=100),
     )
-    (tmp_path / "world.py").unlink()  # the actor must not need it
-    (tmp_path / "marker").touch()
-    actor_class = ray.remote(RolloutWorker).options(max_concurrency=64, num_cpus=0.5)
-    actor = actor_class.remote(setup)
+    for name in ("world.py", "rewards.py"):  # the actor must not need them
+        (tmp_path / name).unlink()
+    actor = ray.remote(RolloutWorker).options(max_concurrency=64, num_cpus=0.5).remote(setup)
     try:
-        pairs = [actor.run.options(num_returns=2).remote(spec) for spec in _specs(8)]
-        summaries = ray.get([summary for summary, _ in pairs], timeout=60)
-        trajectories = ray.get([trajectory for _, trajectory in pairs], timeout=60)
+        pairs = [actor.run.options(num_returns=2).remote(spec) for spec in _specs(8, prompt="say", worth=2)]
+        summaries = ray.get([summary for summary, _ in pairs], timeout=120)
+        trajectories = ray.get([trajectory for _, trajectory in pairs], timeout=120)
     finally:
         ray.kill(actor)
+    chat = TemplateFormat(byte_tokenizer())
     for summary, trajectory in zip(summaries, trajectories, strict=True):
-        assert (summary.stop, summary.reward) == (trajectory.stop, 1.0)
+        said = chat.decode(trajectory.token_ids[trajectory.policy_mask].tolist())
+        assert summary.reward == trajectory.reward == 2.0 * len(said)
         assert summary.metrics["in_the_drivers_folder"] == 0.0
         assert summary.metrics["pid"] != float(os.getpid())
-        assert trajectory.policy_mask.any()

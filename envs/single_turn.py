@@ -1,0 +1,95 @@
+"""One prompt, one answer, one reward: the environment of mathematics, code and preference tasks.
+
+Tasks come from the recipe's ``data`` files. Left out: several answers to one prompt (that is what groups are for) and
+feedback in between (write an Env with a ``step`` of its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from envs.base import EnvError, Message, Score, Task
+from envs.one_answer import OneAnswer
+from reward.functions import RewardFunction, load_reward
+from reward.plugins import Plugin
+
+
+class SingleTurn(OneAnswer):
+    """A task's prompt, answered once and judged by a reward function.
+
+    Args:
+        task: its ``data`` are the columns of one row.
+        seed: not used.
+        reward: the reward function: a built-in's name, ``module:function``, or ``file.py:function``.
+        prompt: the column with the prompt: a string, or a list of chat messages.
+        system_prompt: a system message put first, where the prompt brings none.
+        template: what the user message says, with columns in braces, e.g. ``"Problem: {question}"``; then ``prompt``
+            is not used.
+
+    Raises:
+        EnvError: a column that ``prompt`` or ``template`` names is missing, or is neither text nor messages.
+        RewardError: the reward function cannot be loaded, raised, or returned no finite number.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        reward: str | Plugin,
+        prompt: str = "prompt",
+        system_prompt: str | None = None,
+        template: str | None = None,
+    ) -> None:
+        super().__init__(task, seed)
+        self._reward = _loaded(reward)
+        self._prompt = prompt
+        self._system_prompt = system_prompt
+        self._template = template
+
+    def start(self) -> Sequence[Message]:
+        """The system message, where there is one, and the prompt."""
+        asked = self._asked()
+        messages = [Message(role="user", content=asked)] if isinstance(asked, str) else list(asked)
+        if self._system_prompt is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self._system_prompt})
+        return messages
+
+    def score(self) -> Score:
+        """What the reward function says of the answer; in the columns it is given, ``prompt`` is what was asked."""
+        return self._reward(self.answer, {**self.task.data, "prompt": self._asked()}, self.task.id)
+
+    def _asked(self) -> str | list[Message]:
+        row = self.task.data
+        if self._template is not None:
+            try:
+                return self._template.format_map(row)
+            except (KeyError, IndexError, ValueError) as error:
+                raise EnvError(
+                    f"env.options.template cannot be filled for task '{self.task.id}': {type(error).__name__}: "
+                    f"{error}. Its columns: {', '.join(row)}; a brace that is none is written twice"
+                ) from None
+        if self._prompt not in row:
+            raise EnvError(
+                f"task '{self.task.id}' has no column '{self._prompt}'; it has: {', '.join(row)}. Name the one with "
+                "the prompt in env.options.prompt, or write env.options.template"
+            )
+        content = row[self._prompt]
+        if isinstance(content, str):
+            return content
+        if isinstance(content, list) and content and all(_is_message(message) for message in content):
+            return [Message(role=message["role"], content=message["content"]) for message in content]
+        raise EnvError(
+            f"column '{self._prompt}' of task '{self.task.id}' is neither text nor a list of "
+            f"{{'role': ..., 'content': ...}}: {str(content)[:80]}"
+        )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+@lru_cache(maxsize=16)
+def _loaded(reward: str | Plugin) -> RewardFunction:
+    return load_reward(reward)
