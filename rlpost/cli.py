@@ -139,13 +139,14 @@ def explain(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = Fals
 def view(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     html: Annotated[bool, typer.Option("--html", help="only rebuild report.html and print its path")] = False,
+    port: Annotated[int | None, typer.Option(help="also serve the page on 127.0.0.1 at this port")] = None,
 ) -> None:
     """Show a run in the terminal and (re)build its report.html."""
     from rlpost.view import ViewError
     from rlpost.view import view as show
 
     try:
-        show(run, html)
+        show(run, html, port)
     except ViewError as error:
         _fail(error, 2)
 

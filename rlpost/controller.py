@@ -20,7 +20,6 @@ from rlpost.sampling import derive_seed, tasks_of_step
 from rlpost.session import Session
 from rlpost.step_metrics import step_row
 from rlpost.store import StepRollouts, TrajectoryStore
-from rlpost.weights import Gap
 from rollout.specs import EpisodeSpec
 
 
@@ -63,9 +62,7 @@ class Controller:
     def evaluate(self, greedy: bool = False) -> EvalResult:
         """Play the held-out tasks with the current weights."""
         session, recipe = self._session, self._recipe
-        return evaluate(
-            session.pool, session.held_out, recipe.eval.episodes, recipe.seed, recipe.deterministic, greedy
-        )
+        return evaluate(session.pool, session.held_out, recipe.eval.episodes, recipe.seed, recipe.deterministic, greedy)
 
     def _step(self, step: int) -> None:
         started = time.monotonic()
@@ -82,7 +79,19 @@ class Controller:
             "time/sync_s": self._session.publisher.seconds,
             "time/step_s": time.monotonic() - started,
         }
-        self._record(step, rollouts, advantages, result, gap, times)
+        row = step_row(step, self._recipe, rollouts, result, gap, times) | self._interim_evaluation(step + 1)
+        self._metrics.write(row)
+        trajectories = [trajectory for group in rollouts.groups for trajectory in group.trajectories]
+        self._rollouts.write(step, trajectories, np.concatenate(advantages), result)
+        self._session.progress.step(row)
+
+    def _interim_evaluation(self, steps_done: int) -> dict[str, float]:
+        """``eval.every`` steps, the end apart: success and reward on held-out tasks, for this step's row."""
+        every = self._recipe.eval.every
+        if not (every and self._recipe.eval.episodes) or steps_done % every or steps_done == self._recipe.steps:
+            return {}
+        found = self.evaluate()
+        return {"eval/success": found.success, "eval/reward": found.reward}
 
     def _keep_in_flight(self, step: int) -> None:
         """Start the batches of this step and of the ``lag`` steps after it, those that are not under way yet."""
@@ -125,18 +134,3 @@ class Controller:
         if result.note:
             self._session.progress.note(f"step {step}: {result.note}")
         return result
-
-    def _record(
-        self,
-        step: int,
-        rollouts: StepRollouts,
-        advantages: Sequence[NDArray[np.float64]],
-        result: LearnResult,
-        gap: Gap,
-        times: dict[str, float],
-    ) -> None:
-        row = step_row(step, self._recipe, rollouts, result, gap, times)
-        self._metrics.write(row)
-        trajectories = [trajectory for group in rollouts.groups for trajectory in group.trajectories]
-        self._rollouts.write(step, trajectories, np.concatenate(advantages), result)
-        self._session.progress.step(row)

@@ -62,11 +62,20 @@ def _step_rows(recipe: Recipe, algorithm: Algorithm) -> list[tuple[str, str]]:
     updates = plan.epochs * plan.minibatches
     return [
         ("rollouts", f"{batch.tasks} tasks x {batch.group_size} = {episodes} episodes"),
-        ("turns", f"at most {rollout.max_turns} of at most {rollout.max_new_tokens} tokens, at T = {rollout.temperature}"),
+        (
+            "turns",
+            f"at most {rollout.max_turns} of at most {rollout.max_new_tokens} tokens, at T = {rollout.temperature}",
+        ),
         ("tokens", f"at most {episodes * rollout.max_context:,}, of them at most {sampled:,} sampled"),
-        ("optimizer updates", f"{plan.epochs} epochs x {plan.minibatches} mini-batches = {updates} (fewer when skipped)"),
+        (
+            "optimizer updates",
+            f"{plan.epochs} epochs x {plan.minibatches} mini-batches = {updates} (fewer when skipped)",
+        ),
         ("rollouts an update", f"about {episodes / plan.minibatches:g}"),
-        ("whole run", f"{recipe.steps} steps, {recipe.steps * episodes:,} episodes, {recipe.steps * updates:,} updates"),
+        (
+            "whole run",
+            f"{recipe.steps} steps, {recipe.steps * episodes:,} episodes, {recipe.steps * updates:,} updates",
+        ),
         ("policy lag", _lag_words(recipe.lag)),
         ("evaluation", _eval_words(recipe)),
     ]
@@ -75,7 +84,9 @@ def _step_rows(recipe: Recipe, algorithm: Algorithm) -> list[tuple[str, str]]:
 def _lag_words(lag: int) -> str:
     if lag == 0:
         return "0: generation waits for every update (on-policy at the start of each step)"
-    return f"{lag}: generation runs up to {lag} versions ahead; token weights min(exp(old - rollout), cap) correct for it"
+    return (
+        f"{lag}: generation runs up to {lag} versions ahead; token weights min(exp(old - rollout), cap) correct for it"
+    )
 
 
 def _eval_words(recipe: Recipe) -> str:
@@ -104,7 +115,10 @@ def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, 
     learner = total * 4 + trained * 4 + trained * 8
     rows = [
         ("parameters", f"{total / 1e6:,.2f} M, trained {trained / 1e6:,.2f} M"),
-        ("learner, all ranks", f"{learner / GIB:,.2f} GiB: fp32 weights {total * 4 / GIB:,.2f}, gradients and AdamW state"),
+        (
+            "learner, all ranks",
+            f"{learner / GIB:,.2f} GiB: fp32 weights {total * 4 / GIB:,.2f}, gradients and AdamW state",
+        ),
         ("logits alive at once", f"{recipe.learner.logprob_tile * vocabulary * 4 / GIB:,.3f} GiB (one tile)"),
         (
             "hidden states of a pack",
@@ -147,7 +161,9 @@ def _empty_model(recipe: Recipe) -> Any:
 
     build, path = recipe.model.build, recipe.model.path
     if build is not None:
-        return build_model(build, byte_tokenizer() if build.tokenizer == "bytes" else load_tokenizer(build.tokenizer), 0)
+        return build_model(
+            build, byte_tokenizer() if build.tokenizer == "bytes" else load_tokenizer(build.tokenizer), 0
+        )
     if str(path).endswith(".gguf"):
         raise ValueError("a GGUF file is counted only when it is loaded")
     trust = recipe.model.trust_remote_code
@@ -167,7 +183,10 @@ def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[st
         ]
     return [
         ("learner", f"{learner.ranks} rank(s) with {placement.learner_gpus:g} GPU each"),
-        ("rollout workers", f"{rollout.workers} with {placement.worker_gpus:g} GPU each, {recipe.engine.slots} slots each"),
+        (
+            "rollout workers",
+            f"{rollout.workers} with {placement.worker_gpus:g} GPU each, {recipe.engine.slots} slots each",
+        ),
         ("weights", "by CUDA IPC on the shared GPU" if placement.transport == "ipc" else "through Ray's object store"),
         ("GPUs here", str(placement.gpus_here)),
     ]

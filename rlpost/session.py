@@ -21,8 +21,8 @@ from envs.base import EnvError, Task
 from reward.plugins import Plugin
 from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
-from rlpost.learner.group import LearnerGroup
 from rlpost.learner.errors import ModelError
+from rlpost.learner.group import LearnerGroup
 from rlpost.learner.source import materialise
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress

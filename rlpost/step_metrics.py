@@ -34,7 +34,7 @@ def step_row(
         "success/mean": float(np.mean([summary.success for summary in usable])),
         "gap/logprob_abs": gap.logprob_abs,
         "gap/kl": gap.kl,
-        **{key: None for key in LEARNER_KEYS},
+        **dict.fromkeys(LEARNER_KEYS),
         **result.metrics,
         **times,
         "tokens/rollout": sum(summary.policy_tokens for summary in rollouts.summaries),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import (
     MetricsWriter,
+    ReportError,
     ResultRecord,
     RolloutWriter,
     TokenDisplay,
@@ -64,7 +66,10 @@ def _report_at_the_end(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        build_report(folder)
+        try:
+            build_report(folder)
+        except ReportError as error:  # must not hide what ended the run
+            print(f"no report was written: {error}", file=sys.stderr)
 
 
 def _train(session: Session, first_step: int) -> dict[str, EvalResult]:

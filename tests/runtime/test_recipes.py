@@ -23,7 +23,12 @@ FAST = {"quickstart"}
 def cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """``rlpost ...`` as a user runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "rlpost.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "rlpost.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
