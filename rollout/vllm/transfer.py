@@ -100,7 +100,8 @@ class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
         """Hand every parameter to the model's own loaders."""
-        self.model.load_weights(self._tensors(update_info))
+        model: Any = self.model
+        model.load_weights(self._tensors(update_info))
 
     def _tensors(self, update: ObjectStoreUpdate) -> Iterator[tuple[str, torch.Tensor]]:
         for name, dtype_name, array in zip(update.names, update.dtype_names, update.arrays, strict=True):
@@ -130,15 +131,13 @@ def repack_tied_heads(model: torch.nn.Module) -> None:
     weights were loaded into; a tied head is not among them and would go on with old weights without a word.
     """
     for module in model.modules():
-        head = getattr(module, "lm_head", None)
-        quant_method = getattr(head, "quant_method", None)
-        if hasattr(quant_method, "process_weights_after_loading") and _is_shared(head, model):
-            quant_method.process_weights_after_loading(head)
+        head: Any = getattr(module, "lm_head", None)
+        method: Any = getattr(head, "quant_method", None)
+        if hasattr(method, "process_weights_after_loading") and _shares_its_weight(head, model):
+            method.process_weights_after_loading(head)
 
 
-def _is_shared(head: torch.nn.Module, model: torch.nn.Module) -> bool:
+def _shares_its_weight(head: Any, model: torch.nn.Module) -> bool:
     weight = getattr(head, "weight", None)
-    return any(
-        other is not head and getattr(other, "weight", None) is weight and weight is not None
-        for other in model.modules()
-    )
+    others = (other for other in model.modules() if other is not head)
+    return weight is not None and any(getattr(other, "weight", None) is weight for other in others)
