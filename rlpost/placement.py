@@ -48,7 +48,7 @@ def count_gpus() -> int:
 def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
     """Resolve devices and fractions.
 
-    With one GPU for everything, learner and workers share it; with more, each learner rank and each worker gets its own.
+    With one GPU, learner and workers share it; with enough of them, each rank and each worker gets its own.
 
     Raises:
         RecipeError: a GPU is asked for and none, or not enough, is there.
@@ -66,8 +66,8 @@ def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
     if recipe.cluster.address is None and asked > gpus + 1e-6:
         raise RecipeError(
             f"the recipe asks for {asked:g} GPUs (learner.ranks {learner.ranks} x {learner_gpus:g} + rollout.workers "
-            f"{rollout.workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, rollout.gpus or the "
-            "numbers of actors"
+            f"{rollout.workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, "
+            "rollout.gpus or the numbers of actors"
         )
     shared = gpus == 1 and learner.ranks == 1
     ipc = recipe.sync.transport == "ipc" or (recipe.sync.transport == "auto" and shared)

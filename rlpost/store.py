@@ -114,10 +114,10 @@ class TrajectoryStore:
         raise_reward_bug(rollouts.summaries, f"step {step}")
         if rollouts.failed > self._max_failed_fraction * asked:
             errors = Counter(summary.error for summary in rollouts.summaries if summary.failed)
+            ((reason, times),) = errors.most_common(1)
             raise RunError(
                 f"step {step}: {rollouts.failed} of {asked} episodes failed, more than batch.max_failed_fraction = "
-                f"{self._max_failed_fraction:g} allows. The most frequent reason ({errors.most_common(1)[0][1]} times): "
-                f"{errors.most_common(1)[0][0]}"
+                f"{self._max_failed_fraction:g} allows. The most frequent reason ({times} times): {reason}"
             )
         if not rollouts.groups:
             raise RunError(f"step {step}: not one usable episode came back (stop reasons: {dict(rollouts.stops)})")
