@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
 
 from algorithms.base import Algorithm, LossOutput, PackedViews, Plan, StepConstants
 from rlpost.learner.batch import LearnerSetup, StepBatch
-from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig
+from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from rlpost.learner.optimizers import make_optimizer
+from rlpost.learner.policy import PolicyModel
+from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import materialise
+from rlpost.learner.step import learn
+from rlpost.learner.update import Updater
 from rollout.trajectory import StopReason, Trajectory, Turn
 
 TINY = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, max_positions=128, initializer_range=0.3)
@@ -104,6 +110,27 @@ class Clipped(Algorithm):
         drift = (views.old_logprobs - views.logprobs).detach()
         sums = {"kl_old": drift[views.mask].sum(), "clip_fraction": ((ratio - 1).abs() > 0.2)[views.mask].sum()}
         return LossOutput(-(gain * views.mask).sum() / constants.tokens, sums)
+
+
+def double_updater(folder: Path, algorithm: Algorithm, max_tokens: int = 1000) -> Updater:
+    """An updater in fp64 with plain descent at rate 1: weights before minus after are the gradient."""
+    config = LearnerConfig(
+        device="cpu",
+        max_tokens_per_pack=max_tokens,
+        logprob_tile=16,
+        optimizer=OptimizerConfig(name="torch.optim:SGD", lr=1.0, clip_grad=0.0),
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).double()
+    policy = PolicyModel(model, torch.float64, config.logprob_tile)
+    ranks = Ranks(0, 1, torch.device("cpu"), "", 60.0, sharded=False)
+    return Updater(policy, ranks, algorithm, make_optimizer(policy.trainable(), config.optimizer), config)
+
+
+def gradient(updater: Updater, step: StepBatch) -> torch.Tensor:
+    """The gradient of one learning step with a single update, flat."""
+    before = torch.cat([weight.detach().flatten().clone() for _, weight in updater.policy.trainable()])
+    learn(updater, step)
+    return before - torch.cat([weight.detach().flatten() for _, weight in updater.policy.trainable()])
 
 
 def weights_of(learner: object) -> dict[str, NDArray[np.float32]]:

@@ -28,7 +28,10 @@ def test_values_and_gradients_match_log_softmax(rows: int, tile: int, temperatur
     hidden, weight, targets = inputs(rows, 19, 6)
     generator = torch.Generator().manual_seed(1)
     a, b = torch.randn(2, rows, generator=generator, dtype=torch.float64)
-    ours, theirs = tiled_logprobs(hidden, weight, targets, temperature, tile), naive(hidden, weight, targets, temperature)
+    ours, theirs = (
+        tiled_logprobs(hidden, weight, targets, temperature, tile),
+        naive(hidden, weight, targets, temperature),
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
     own = torch.autograd.grad(a @ ours[0] + b @ ours[1], (hidden, weight))
     expected = torch.autograd.grad(a @ theirs[0] + b @ theirs[1], (hidden, weight))
