@@ -8,6 +8,7 @@ controller's own state.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,28 @@ _FORMAT = 1
 
 
 def save_checkpoint(
-    folder: Path, source: Path, policy: PolicyModel, optimizer: torch.optim.Optimizer, ranks: Ranks, steps_done: int
+    folder: Path,
+    policy: PolicyModel,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
+    steps_done: int,
+    base: Path,
+    beside: Mapping[str, bytes],
 ) -> None:
     """Write a checkpoint; a collective, rank 0 writes.
 
     Args:
         folder: where; created.
-        source: the folder the model was loaded from: tokenizer and configuration are copied from it, and adapters go
-            back on top of its weights.
         policy, optimizer, ranks: what is saved.
         steps_done: learning steps taken so far.
+        base: the folder whose weights adapters go back on top of.
+        beside: the model folder's files other than weights.
     """
-    save_folder(policy, ranks, source, folder)
+    save_folder(policy, ranks, beside, folder)
     state: dict[str, Any] = {
         "format": _FORMAT,
         "steps_done": steps_done,
-        "base": str(source.resolve()),
+        "base": str(base.resolve()),
         "adapters": {name: whole(weight).cpu() for name, weight in policy.trainable()} if policy.has_adapters else {},
         "optimizer": _optimizer_state(policy, optimizer),
         "groups": [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups],

@@ -6,7 +6,7 @@ beside the first; what is sent is all there is. Left out: carrying the record (t
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,14 @@ def to_ipc(update: WeightUpdate) -> list[Tensor]:
     return held
 
 
-def save_folder(policy: PolicyModel, ranks: Ranks, source: Path, folder: Path) -> None:
+def files_beside_weights(folder: Path) -> dict[str, bytes]:
+    """Tokenizer, configuration and remote code of a model folder; kept in memory, as the folder may be a checkpoint
+    that is removed later."""
+    found = (file for pattern in _BESIDE_WEIGHTS for file in folder.glob(pattern))
+    return {file.name: file.read_bytes() for file in found if not file.name.endswith(".index.json")}
+
+
+def save_folder(policy: PolicyModel, ranks: Ranks, beside: Mapping[str, bytes], folder: Path) -> None:
     """Write a Hugging Face folder: fp32 masters (compute dtype where only adapters are trained, merged), configuration
     and tokenizer. A collective; rank 0 writes."""
     dtype = policy.compute if policy.has_adapters else torch.float32
@@ -74,10 +81,8 @@ def save_folder(policy: PolicyModel, ranks: Ranks, source: Path, folder: Path) -
             weights[name] = weight.cpu()
     if ranks.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        for pattern in _BESIDE_WEIGHTS:
-            for file in source.glob(pattern):
-                if file.parent.resolve() != folder.resolve() and not file.name.endswith(".index.json"):
-                    shutil.copy2(file, folder / file.name)
+        for name, contents in beside.items():
+            (folder / name).write_bytes(contents)
         with quiet():
             policy.model.save_pretrained(folder, state_dict=weights)
     ranks.barrier()

@@ -18,7 +18,7 @@ from algorithms import registry
 from algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
-from rlpost.learner.export import to_ipc, weight_update
+from rlpost.learner.export import files_beside_weights, to_ipc, weight_update
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import make_optimizer
 from rlpost.learner.rows import Rows, score_rows
@@ -48,7 +48,7 @@ class Learner:
     def __init__(self, setup: LearnerSetup, rank: int = 0, world: int = 1, algorithm: Algorithm | None = None) -> None:
         self.setup = setup
         self.steps_done = 0
-        self._source = Path(setup.folder)
+        self._base = Path(setup.folder)
         self._held: list[Tensor] = []
         config = setup.config
         device = torch.device(config.on_device(torch.cuda.is_available()))
@@ -63,9 +63,10 @@ class Learner:
             )
         sharded = world > 1 or config.compute_dtype(device.type) != "fp32"
         self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
-        self.policy = load_model(self._source, config, self._ranks, setup.trust_remote_code, setup.seed)
+        self.policy = load_model(self._base, config, self._ranks, setup.trust_remote_code, setup.seed)
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
         self._algorithm = algorithm
+        self._beside = files_beside_weights(self._base)
         self.vocabulary = int(self.policy.model.config.get_text_config().vocab_size)
 
     def learn(self, batch: StepBatch) -> LearnResult:
@@ -107,7 +108,8 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: a Hugging Face folder plus the trainer's state."""
-        save_checkpoint(folder, self._source, self.policy, self._optimizer, self._ranks, self.steps_done)
+        how = (self.policy, self._optimizer, self._ranks, self.steps_done, self._base, self._beside)
+        save_checkpoint(folder, *how)
 
     def load(self, folder: Path) -> int:
         """Go on from a checkpoint, exactly; the number of learning steps it has behind it.
@@ -117,7 +119,7 @@ class Learner:
         """
         self.steps_done, base = load_checkpoint(folder, self.policy, self._optimizer)
         if self.policy.has_adapters:
-            self._source = base
+            self._base = base
         return self.steps_done
 
     def close(self) -> None:

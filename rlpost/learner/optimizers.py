@@ -65,12 +65,11 @@ def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimi
         made = Plugin.locate(config.name).load()
     except PluginError as error:
         raise ModelError(f"learner.optimizer.name: {error}") from error
-    known = inspect.signature(made).parameters
-    standard = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
-    optimizer = made(groups, **({key: value for key, value in standard.items() if key in known} | config.options))
-    if not isinstance(optimizer, torch.optim.Optimizer):
+    if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
         raise ModelError(f"learner.optimizer.name: '{config.name}' is not a torch optimizer")
-    return optimizer
+    known = inspect.signature(made).parameters
+    standard: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    return made(groups, **({key: value for key, value in standard.items() if key in known} | config.options))
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_total: int) -> float:

@@ -1,0 +1,101 @@
+"""Adapters: only they learn, the base is the reference, and what is published is their merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from algorithms import registry
+from algorithms.base import Plan
+from rlpost.learner.batch import LearnerError
+from rlpost.learner.config import LoraConfig, OptimizerConfig
+from rlpost.learner.errors import ModelError
+from rlpost.learner.learner import Learner
+from tests.learner.helpers import Clipped, batch, setup
+
+LORA = LoraConfig(rank=4, alpha=8)
+
+
+def learner(folder: Path, **config: object) -> Learner:
+    chosen = {"lora": LORA, "optimizer": OptimizerConfig(lr=3e-2)} | config
+    return Learner(setup(folder, **chosen), algorithm=Clipped(Plan(2, 2)))
+
+
+def test_published_weights_are_pefts_own_merge(model_folder: Path) -> None:
+    ours = learner(model_folder)
+    ours.learn(batch(8))
+    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    peft = get_peft_model(base, PeftConfig(r=4, lora_alpha=8, target_modules=list(LORA.targets)))
+    adapters = dict(ours.policy.trainable())
+    for name, weight in peft.named_parameters():
+        if ".lora_" in name:
+            weight.data.copy_(adapters[name.removeprefix("base_model.model.")])
+    merged = dict(peft.merge_and_unload().named_parameters())
+    update = ours.weights(1)
+    assert update.names == list(merged)
+    moved = 0
+    for name, array in zip(update.names, update.payload, strict=True):
+        np.testing.assert_allclose(array, merged[name].detach().numpy(), rtol=0, atol=1e-6, err_msg=name)
+        moved += not np.array_equal(array, dict(_base(model_folder))[name])
+    assert moved == 14  # seven linear layers in each of two
+    ours.close()
+
+
+def _base(folder: Path) -> list[tuple[str, np.ndarray]]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return [(name, weight.detach().numpy()) for name, weight in model.named_parameters()]
+
+
+def test_the_reference_is_the_base(model_folder: Path) -> None:
+    ours = learner(model_folder)
+    sequences = [list(range(20)), [5, 4, 3]]
+    before = ours.score(sequences)
+    ours.learn(batch(8))
+    after = ours.score(sequences)
+    with ours.policy.reference():
+        reference = ours.score(sequences)
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+    np.testing.assert_array_equal(np.concatenate(reference), np.concatenate(before))
+    np.testing.assert_array_equal(np.concatenate(ours.score(sequences)), np.concatenate(after))
+    ours.close()
+
+
+def test_a_kl_to_the_base_pulls_back(model_folder: Path) -> None:
+    options = {"kl": 0.5, "epochs": 1, "minibatches": 1}
+    kl = registry.build(registry.locate("grpo"), options)
+    ours = Learner(setup(model_folder, lora=LORA, optimizer=OptimizerConfig(lr=3e-2)), algorithm=kl)
+    first = ours.learn(batch(8)).metrics["kl_ref"]
+    drifted = ours.learn(batch(8, step=1)).metrics["kl_ref"]
+    assert first == pytest.approx(0.0, abs=1e-6)
+    assert drifted > 1e-3
+    zero = batch(8, step=2)
+    zero.advantages[:] = 0.0
+    result = ours.learn(zero)
+    assert not result.skipped  # there is no signal, but the KL still pulls
+    assert ours.learn(batch(8, step=3)).metrics["kl_ref"] < result.metrics["kl_ref"]
+    ours.close()
+
+
+def test_a_reference_without_adapters_is_refused(model_folder: Path) -> None:
+    with pytest.raises(LearnerError, match=r"set learner\.lora"):
+        Learner(setup(model_folder), algorithm=registry.build(registry.locate("grpo"), {"kl": 0.1}))
+
+
+@pytest.mark.parametrize("targets", [("nothing_like_this",), ("lm_head",), ("embed_tokens",)])
+def test_targets_that_cannot_carry_an_adapter(targets: tuple[str, ...], model_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"learner\.lora\.targets"):
+        Learner(setup(model_folder, lora=LoraConfig(targets=targets)))
+
+
+def test_frozen_weights_are_kept_in_the_compute_dtype(model_folder: Path) -> None:
+    ours = learner(model_folder, dtype="bf16")
+    kinds = {(weight.dtype, weight.requires_grad) for weight in ours.policy.parameters()}
+    assert kinds == {(torch.bfloat16, False), (torch.float32, True)}
+    ours.learn(batch(6))
+    ours.close()

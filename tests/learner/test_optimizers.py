@@ -1,0 +1,90 @@
+"""Optimizers by name, learning rates by hand, clipping."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.errors import ModelError
+from rlpost.learner.optimizers import REGISTRY, clip_gradient, learning_rate, make_optimizer
+
+
+def weights() -> list[tuple[str, nn.Parameter]]:
+    return [("matrix", nn.Parameter(torch.ones(2, 3))), ("norm", nn.Parameter(torch.ones(3)))]
+
+
+def test_adamw_decays_matrices_only() -> None:
+    named = weights()
+    optimizer = make_optimizer(named, OptimizerConfig(lr=0.1, weight_decay=0.5))
+    for _, weight in named:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(named[0][1].detach(), torch.full((2, 3), 0.95))  # 1 - lr * decay
+    torch.testing.assert_close(named[1][1].detach(), torch.ones(3))
+
+
+def test_the_first_adamw_update_by_hand() -> None:
+    named = weights()
+    optimizer = make_optimizer(named, OptimizerConfig(lr=0.1, eps=1e-12))
+    for _, weight in named:
+        weight.grad = torch.full_like(weight, -3.0)
+    optimizer.step()  # bias-corrected m / sqrt(v) is the sign of the gradient
+    torch.testing.assert_close(named[0][1].detach(), torch.full((2, 3), 1.1))
+
+
+def test_a_class_by_dotted_path_gets_what_its_signature_names() -> None:
+    config = OptimizerConfig(name="torch.optim:SGD", lr=0.5, options={"momentum": 0.9})
+    optimizer = make_optimizer(weights(), config)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_registered_name() -> None:
+    REGISTRY["mine"] = lambda groups, config: torch.optim.Adagrad(groups, lr=config.lr)
+    try:
+        assert isinstance(make_optimizer(weights(), OptimizerConfig(name="mine")), torch.optim.Adagrad)
+    finally:
+        del REGISTRY["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("adamm", {}, "there is no 'adamm'; known: adamw"),
+        ("torch.optim:Nope", {}, "has no 'Nope'"),
+        ("no.such:Thing", {}, "cannot import no.such"),
+        ("builtins:dict", {}, "not a torch optimizer"),
+        ("adamw", {"nonsense": 1}, "learner.optimizer.options"),
+        ("torch.optim:SGD", {"nonsense": 1}, "learner.optimizer.options"),
+    ],
+)
+def test_bad_names_and_options(name: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        make_optimizer(weights(), OptimizerConfig(name=name, options=options))
+
+
+def rates(steps: int, **config: object) -> list[float]:
+    return [learning_rate(OptimizerConfig(lr=8.0, **config), step, steps) for step in range(steps)]  # type: ignore[arg-type]
+
+
+def test_learning_rates_by_hand() -> None:
+    assert rates(3) == [8, 8, 8]
+    assert rates(4, schedule="linear") == [8, 6, 4, 2]
+    assert rates(6, schedule="linear", warmup_steps=2) == [4, 8, 8, 6, 4, 2]
+    assert rates(4, schedule="cosine") == pytest.approx([8, 4 + 8**0.5, 4, 4 - 8**0.5])
+    assert rates(3, warmup_steps=4) == [2, 4, 6]
+    assert learning_rate(OptimizerConfig(lr=8.0, schedule="linear"), 9, 4) == 0.0  # past the end: never negative
+
+
+def test_clipping_by_hand() -> None:
+    (_, matrix), (_, norm) = weights()
+    matrix.grad, norm.grad = torch.full((2, 3), 2.0), torch.tensor([0.0, 0.0, 5.0])  # 24 + 25 = 7²
+    assert clip_gradient([matrix, norm], 0.0) == pytest.approx(7.0)
+    assert norm.grad[2] == 5.0
+    assert clip_gradient([matrix, norm], 14.0) == pytest.approx(7.0)
+    assert norm.grad[2] == pytest.approx(5.0)
+    assert clip_gradient([matrix, norm], 3.5) == pytest.approx(7.0)
+    torch.testing.assert_close(norm.grad, torch.tensor([0.0, 0.0, 2.5]), rtol=1e-5, atol=0)
