@@ -7,24 +7,21 @@ help, and replaced. Left out: proofs, and answers that are sentences.
 from __future__ import annotations
 
 import logging
-import os
-import queue
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reward.answers import column
-from reward.sandbox import Limits, Outcome, Session
+from reward.pool import SessionPool
+from reward.sandbox import Limits, Session
 from reward.score import RewardError, Score
 
 _LIMITS = Limits(wall_s=5.0, cpu_s=36_000.0, memory_mib=1024, processes=4)
-_TURNS = 2000  # judgements before a child is replaced: sympy's caches only grow
 _JUDGE = Path(__file__).with_name("math_judge.py").read_text()
 _TRIAL = r"""
 assert judge(r"\boxed{\frac12}", "0.5") and judge("It is 7.", "7") and not judge("#### 3", "4")
 """
 _log = logging.getLogger(__name__)
-_idle: dict[int, queue.LifoQueue[_Judge]] = {}
 
 
 def verify(answer: str, gold: str) -> bool:
@@ -75,16 +72,8 @@ def _judged(answer: str, gold: str) -> tuple[bool, bool]:
     """(right, given up)."""
     if not gold.strip():
         raise RewardError("the reference answer is empty")
-    idle = _idle.setdefault(os.getpid(), queue.LifoQueue())  # a forked copy of this process has children of its own
-    try:
-        judge = idle.get_nowait()
-    except queue.Empty:
-        judge = _Judge()
-    outcome = judge.ask(answer, gold)
-    if judge.usable:
-        idle.put(judge)
-    else:
-        judge.session.close()
+    with _judges.lend() as session:
+        outcome = session.execute(f"print(judge({answer!r}, {gold!r}))")
     said = outcome.stdout.strip()
     if outcome.ok and said in ("True", "False"):
         return said == "True", False
@@ -92,20 +81,12 @@ def _judged(answer: str, gold: str) -> tuple[bool, bool]:
     return False, True
 
 
-class _Judge:
-    """A child process that has math-verify imported."""
+def _new_judge() -> Session:
+    session = Session(_LIMITS, packages=("math_verify",), unsafe=True)  # it runs no program of the model's
+    loaded = session.execute(_JUDGE + _TRIAL, wall_s=60.0)
+    if not loaded.ok:
+        raise RewardError(f"math-verify cannot be used: {loaded.stderr or loaded.detail}")
+    return session
 
-    def __init__(self) -> None:
-        self.session = Session(_LIMITS, packages=("math_verify",), unsafe=True)  # it runs no program of the model's
-        self.turns = 0
-        loaded = self.session.execute(_JUDGE + _TRIAL, wall_s=60.0)
-        if not loaded.ok:
-            raise RewardError(f"math-verify cannot be used: {loaded.stderr or loaded.detail}")
 
-    def ask(self, answer: str, gold: str) -> Outcome:
-        self.turns += 1
-        return self.session.execute(f"print(judge({answer!r}, {gold!r}))")
-
-    @property
-    def usable(self) -> bool:
-        return self.session.alive and self.turns < _TURNS
+_judges = SessionPool(_new_judge, turns=2000)  # sympy's caches only grow

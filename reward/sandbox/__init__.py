@@ -7,7 +7,7 @@ filter bound each process, the keeper bounds them all together, and the death of
 keeper tells the outcome from outside. Left out: cgroups (rarely ours to write), other languages, GPUs.
 """
 
-from reward.sandbox.isolation import isolation, isolation_problem
+from reward.sandbox.isolation import allow_unsafe, isolation, isolation_problem
 from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
 from reward.sandbox.oneshot import run
 from reward.sandbox.session import CallError, Session
@@ -20,6 +20,7 @@ __all__ = [
     "SandboxError",
     "SandboxUnavailable",
     "Session",
+    "allow_unsafe",
     "isolation",
     "isolation_problem",
     "run",

@@ -17,6 +17,7 @@ _ADVICE = (
     "`--privileged`). Or accept the risk with `sandbox: unsafe` in the recipe (`unsafe=True`): what the model writes "
     "then runs with your rights, on your files and your network."
 )
+_unsafe_allowed = False
 _TRIAL = """
 import colorsys, ctypes, errno, os, socket
 assert os.getpid() == 2 and os.getppid() == 1, "it sees the host's processes"
@@ -52,13 +53,19 @@ def isolation_problem() -> str:
     return ""
 
 
+def allow_unsafe(allowed: bool = True) -> None:
+    """Let this whole process go without isolation where there is none, as ``sandbox: unsafe`` in a recipe asks for."""
+    global _unsafe_allowed
+    _unsafe_allowed = allowed
+
+
 def choose(unsafe: bool) -> bool:
     """Whether to isolate: always where the host can.
 
     Raises:
-        SandboxUnavailable: it cannot, and ``unsafe`` does not allow to go without.
+        SandboxUnavailable: it cannot, and neither ``unsafe`` nor ``allow_unsafe`` permits to go without.
     """
     problem = isolation_problem()
-    if problem and not unsafe:
+    if problem and not (unsafe or _unsafe_allowed):
         raise SandboxUnavailable(problem)
     return not problem

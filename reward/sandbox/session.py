@@ -26,6 +26,14 @@ class CallError(Exception):
     """Raised by a callback to answer a ``call`` with an error: the shell's code sees the message as an exception."""
 
 
+class _CallbackFailed(Exception):
+    """Carries a callback's own exception past the handlers of the channel's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Session:
     """A Python shell that keeps its globals from one block to the next; isolated like ``run``.
 
@@ -69,7 +77,7 @@ class Session:
         """Whether another block can be executed."""
         return self._end is None
 
-    def execute(self, code: str, wall_s: float | None = None) -> Outcome:
+    def execute(self, code: str, wall_s: float | None = None, callback: Callback | None = None) -> Outcome:
         """Run one block.
 
         After an exception, ``sys.exit`` or an interrupted timeout the session lives on with its globals; after
@@ -77,7 +85,8 @@ class Session:
 
         Args:
             code: Python text.
-            wall_s: seconds for this block, callbacks not counted in the last resort; ``limits.wall_s`` where None.
+            wall_s: seconds for this block; ``limits.wall_s`` where None. Callbacks count, but are never killed for.
+            callback: answers this block's calls; the session's own where None.
 
         Raises:
             SandboxError: the sandbox itself failed.
@@ -89,17 +98,20 @@ class Session:
         started = time.monotonic()
         self._deadline = started + wall_s + _GRACE_S
         try:
-            done = self._converse({"run": code, "wall_s": wall_s})
+            done = self._converse({"run": code, "wall_s": wall_s}, callback or self._callback)
             return self._outcome(done, time.monotonic() - started)
         except TimeoutError:
             return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
         except (wire.WireError, OSError) as error:
             return self._finish(Outcome(Reason.KILLED, detail=str(error)))
+        except _CallbackFailed as failure:
+            self.close()
+            raise failure.error from None
         except BaseException:
             self.close()
             raise
 
-    def _converse(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _converse(self, message: dict[str, Any], callback: Callback | None) -> dict[str, Any]:
         """Send, and answer calls until the block is done."""
         while True:
             self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
@@ -108,19 +120,8 @@ class Session:
             if isinstance(reply.get("done"), dict):
                 return reply["done"]
             asked = time.monotonic()
-            message = self._answer(reply)
+            message = _answer(reply, callback)
             self._deadline += time.monotonic() - asked
-
-    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        name, kwargs = message.get("call"), message.get("kwargs")
-        if not isinstance(name, str) or not isinstance(kwargs, dict):
-            raise wire.WireError("the shell sent what is neither a result nor a call")
-        if self._callback is None:
-            return {"fault": f"nothing answers the call '{name}'"}
-        try:
-            return {"answer": self._callback(name, kwargs)}
-        except CallError as error:
-            return {"fault": str(error)}
 
     def _outcome(self, said: dict[str, Any], wall_s: float) -> Outcome:
         """The shell's own words, checked: the program shares its process and may have written them."""
@@ -166,3 +167,17 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _answer(message: dict[str, Any], callback: Callback | None) -> dict[str, Any]:
+    name, kwargs = message.get("call"), message.get("kwargs")
+    if not isinstance(name, str) or not isinstance(kwargs, dict):
+        raise wire.WireError("the shell sent what is neither a result nor a call")
+    if callback is None:
+        return {"fault": f"nothing answers the call '{name}'"}
+    try:
+        return {"answer": callback(name, kwargs)}
+    except CallError as error:
+        return {"fault": str(error)}
+    except Exception as error:
+        raise _CallbackFailed(error) from error

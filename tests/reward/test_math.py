@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from reward import math
+from reward.pool import SessionPool
 from reward.score import RewardError
 from tests.reward.math_cases import RIGHT, WRONG
 
@@ -30,7 +31,7 @@ def test_wrong(answer: str, gold: str) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math, "_LIMITS", replace(math._LIMITS, wall_s=0.5))
-    monkeypatch.setattr(math, "_idle", {})
+    monkeypatch.setattr(math, "_judges", SessionPool(math._new_judge, 10))
 
 
 def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_judged(impatient: None) -> None:

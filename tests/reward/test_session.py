@@ -50,6 +50,11 @@ def test_calls_reach_the_parent_and_come_back(session: Session) -> None:
     assert session.execute(f"assert call('echo', **{sent!r}) == {sent!r}").ok
 
 
+def test_a_block_may_bring_its_own_callback(session: Session) -> None:
+    assert session.execute("print(call('x'))", callback=lambda name, arguments: "mine").stdout == "mine\n"
+    assert session.execute("print(call('add', a=1, b=1))").stdout == "2\n"
+
+
 def test_a_refused_call_is_an_exception_inside(session: Session) -> None:
     outcome = session.execute("try: call('nothing')\nexcept Exception as e: print(type(e).__name__, e)")
     assert outcome.stdout == "CallError no such call: nothing\n"
@@ -66,12 +71,13 @@ def test_what_json_cannot_say_is_an_error_inside(session: Session, value: str) -
     assert session.execute("print(call('add', a=1, b=1))").stdout == "2\n"
 
 
-def test_a_callback_that_fails_is_the_hosts_error_and_ends_the_session() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, FileNotFoundError, TimeoutError])
+def test_a_callback_that_fails_is_the_hosts_error_and_ends_the_session(error: type[Exception]) -> None:
     def broken(name: str, arguments: dict[str, Any]) -> Any:
-        raise ZeroDivisionError("the world is broken")
+        raise error("the world is broken")
 
     shell = Session(LIMITS, broken)
-    with pytest.raises(ZeroDivisionError, match="the world is broken"):
+    with pytest.raises(error, match="the world is broken"):
         shell.execute("call('x')")
     assert not shell.alive
     assert shell.execute("1").reason is Reason.KILLED

@@ -21,6 +21,7 @@ from reward.sandbox.inside import program
 from reward.sandbox.limits import Limits, Reason
 
 _REMEMBERED = 100  # blocks whose lines a traceback can show
+_LONGEST_REMEMBERED = 1 << 16
 
 
 class BlockTimeout(BaseException):
@@ -92,7 +93,7 @@ class _Shell:
         """Run one block; what the parent shall know of it."""
         self.blocks += 1
         name = f"<block {self.blocks}>"
-        program.remember_source(name, code)
+        program.remember_source(name, code if len(code) <= _LONGEST_REMEMBERED else "")
         linecache.cache.pop(f"<block {self.blocks - _REMEMBERED}>", None)
         room = [self.limits.output_bytes]
         out, err = _Capture(room), _Capture(room)
