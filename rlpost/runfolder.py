@@ -32,6 +32,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def warm_model(self) -> Path:
+        """The same after the warm start, where the recipe has one."""
+        return self.path / "warm_model"
+
+    @property
     def result(self) -> Path:
         """Written when a run ends well."""
         return self.path / "result.json"

@@ -29,7 +29,7 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder
 from rlpost.tasks import load_tasks
-from rlpost.warm_start import warm_start
+from rlpost.warm_start import WarmStartJob, locate_data, warm_start
 from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
 from rollout.specs import WorkerSetup
@@ -117,7 +117,19 @@ def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) ->
         raise RunError(str(error)) from error
     if recipe.warm_start is None:
         return model
-    return warm_start(recipe.warm_start, model, folder, loaded, progress)
+    progress.phase("warm start: supervised training on demonstrations")
+    job = WarmStartJob(
+        config=recipe.warm_start,
+        model=str(model),
+        output=str(folder.warm_model),
+        data=locate_data(recipe.warm_start.data, loaded.folder),
+        env=loaded.env,
+        env_options=loaded.env_options,
+        rollout=recipe.rollout,
+        trust_remote_code=recipe.model.trust_remote_code,
+        seed=recipe.seed,
+    )
+    return warm_start(job, progress.phase)
 
 
 @contextlib.contextmanager

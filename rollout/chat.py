@@ -70,6 +70,14 @@ class ChatFormat:
         """
         raise NotImplementedError
 
+    def turn(self, text: str) -> list[int]:
+        """A scripted turn as if it had been sampled: the text's ids and the token that ends a turn."""
+        return [*self._encode_plain(text), self._end]
+
+    @property
+    def _end(self) -> int:
+        return self.stop_token_ids[0]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a turn, without the stop token that ended it. Other special tokens stay visible; bytes that are
         not UTF-8 become replacement marks."""
@@ -132,6 +140,10 @@ class TemplateFormat(ChatFormat):
                 "nothing can end a turn: the tokenizer has no eos_token, and its chat template puts no special token "
                 "after an assistant message. Set eos_token in the model folder's tokenizer_config.json"
             )
+
+    @property
+    def _end(self) -> int:
+        return self.stop_token_ids[0] if self._turn_end is None else self._turn_end
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """See ChatFormat."""

@@ -18,54 +18,29 @@ Make = Callable[..., LoadedRecipe]
 Run = Callable[..., RunFolder]
 
 KEYS = [
-    
-   
     "step",
-   
     "policy_version",
-   
     "lag",
-   
     "reward/mean",
-   
     "reward/std",
-   
     "success/mean",
-   
     "loss",
-   
     "grad_norm",
-   
     "kl_old",
-   
     "clip_fraction",
-   
     "entropy",
-   
     "gap/logprob_abs",
-   
     "gap/kl",
-   
     "offpolicy/ess",
-   
     "offpolicy/kl",
-   
     "time/rollout_s",
-   
     "time/learn_s",
-   
     "time/sync_s",
-   
     "time/step_s",
-   
     "tokens/rollout",
-   
     "tokens/learned",
-   
     "episodes",
-   
     "episodes/failed",
-,
 ]
 
 REWARD = """
