@@ -26,7 +26,9 @@ class VllmConfig(BaseModel):
         "auto", description="type of the engine's weights and activations; auto: bf16 on cuda, fp32 on cpu"
     )
     slots: int = Field(128, ge=1, description="requests sampled at once; more of them wait")
-    kv_cache_gib: float = Field(1.0, gt=0, description="on a CPU: memory of the KV cache, GiB (0.3 s a GiB at start)")
+    kv_cache_gib: float = Field(
+        1.0, gt=0, description="on a CPU: memory of the KV cache, GiB; each costs a second or two at start"
+    )
     gpu_memory_utilization: float = Field(
         0.4, gt=0, le=1, description="on a GPU: fraction of its memory for weights and KV cache together"
     )

@@ -145,6 +145,8 @@ def engine_arguments(
         "seed": seed,
         "enable_prefix_caching": config.prefix_caching,
         "tensor_parallel_size": config.tensor_parallel,
+        # Left to itself vLLM would place tensor-parallel workers through Ray when it finds itself in an actor.
+        "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else "uni",
         # The default, raw_logprobs, would ignore the temperature.
         "logprobs_mode": "processed_logprobs",
         "weight_transfer_config": WeightTransferConfig(backend=BACKENDS[transport]),

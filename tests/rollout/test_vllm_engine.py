@@ -53,9 +53,9 @@ def test_samples_end_with_their_stop_token_or_their_budget(vllm: Run) -> None:
 
 
 def test_a_seed_repeats_the_sample(vllm: Run) -> None:
-    first, second, other = (
-        vllm(sample, [SampleRequest(f"seed-{i}", PROMPT, 20, seed=seed)])[0] for i, seed in enumerate((5, 5, 6))
-    )
+    seeds = (2**62 + 5, 2**62 + 5, 2**62 + 6)
+    requests = [SampleRequest(f"seed-{i}", PROMPT, 20, seed=seed) for i, seed in enumerate(seeds)]
+    first, second, other = (vllm(sample, [request])[0] for request in requests)
     np.testing.assert_array_equal(first.token_ids, second.token_ids)
     assert first.token_ids.tolist() != other.token_ids.tolist()
 

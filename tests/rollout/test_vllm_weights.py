@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ import torch
 
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rollout.weight_update import WeightUpdate
-from tests.support.vllm_host import VOCABULARY, perturbed, reference_logprobs, small_model, update_of
+from tests.support.vllm_host import (
+    CONFIG,
+    VOCABULARY,
+    engine_host,
+    perturbed,
+    reference_logprobs,
+    small_model,
+    update_of,
+)
 
 Run = Callable[..., Any]
 TEMPERATURES = (1.0, 0.7)
@@ -53,6 +62,18 @@ def test_no_gap_after_each_of_twenty_updates(vllm: Run) -> None:
         model = perturbed(small_model(), seed=push)
         probes, samples = vllm(update_and_look, update_of(model, 0), probe)
         assert largest_gap(model, probe, probes, samples) < 1e-4, f"push {push}"
+
+
+@pytest.mark.slow
+def test_workers_of_a_tensor_parallel_engine_get_the_weights(ray_cluster: None, vllm_folder: Path) -> None:
+    """Two worker processes, each with half of every layer; the receiver reaches them through the plugin."""
+    config = CONFIG.model_copy(update={"tensor_parallel": 2})
+    probe = [[5, 4, 3, 2, 1], [90, 91, 92]]
+    with engine_host(vllm_folder, config, {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}) as run:
+        for push in range(2):
+            model = perturbed(small_model(), seed=push)
+            probes, samples = run(update_and_look, update_of(model, 0), probe)
+            assert largest_gap(model, probe, probes, samples) < 1e-4
 
 
 def test_bfloat16_weights_travel_as_int16(vllm: Run) -> None:

@@ -5,7 +5,7 @@ Tests send it scenarios: top-level async functions of the engine, run in the act
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,10 @@ def reference_logprobs(model: torch.nn.Module, token_ids: Sequence[int], tempera
 class EngineHost:
     """The actor; imports vllm only in its own process."""
 
-    def __init__(self, folder: str, options: dict[str, Any]) -> None:
+    def __init__(self, folder: str, config: VllmConfig, options: dict[str, Any]) -> None:
         from rollout.vllm.engine import VllmEngine
 
-        self.engine = VllmEngine(folder, CONFIG, CONTEXT, [STOP], **options)
+        self.engine = VllmEngine(folder, config, CONTEXT, [STOP], **options)
 
     async def run(self, scenario: Scenario, *args: Any) -> Any:
         """Run ``scenario(engine, *args)`` here."""
@@ -88,10 +88,13 @@ class EngineHost:
 
 
 @contextmanager
-def engine_host(folder: Path, **options: Any) -> Iterator[Callable[..., Any]]:
-    """Start the actor; gives a function ``run(scenario, *args)`` that waits for the scenario's result."""
-    environment = {"env_vars": engine_environment(CONFIG, "cpu")}
-    actor = ray.remote(EngineHost).options(num_cpus=1, runtime_env=environment).remote(str(folder), options)
+def engine_host(
+    folder: Path, config: VllmConfig = CONFIG, variables: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Callable[..., Any]]:
+    """Start the actor, with more environment ``variables`` if need be; gives a function ``run(scenario, *args)`` that
+    waits for the scenario's result."""
+    environment = {"env_vars": {**engine_environment(config, "cpu"), **(variables or {})}}
+    actor = ray.remote(EngineHost).options(num_cpus=1, runtime_env=environment).remote(str(folder), config, options)
 
     def run(scenario: Scenario, *args: Any) -> Any:
         return ray.get(actor.run.remote(scenario, *args), timeout=120)
