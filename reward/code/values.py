@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from types import BuiltinFunctionType
 from typing import Any
 
 _SMALL = 1 << 53
@@ -79,12 +80,13 @@ def _encode_rarer(value: Any, other: Callable[[Any], Any]) -> Any:
         return {"decimal": str(value)}
     if isinstance(value, timedelta):
         return {"timedelta": [value.days, value.seconds, value.microseconds]}
-    for kind, name in _TIMES.items():
+    for kind, known in _TIMES.items():
         if isinstance(value, kind):
-            return {name: value.isoformat()}  # type: ignore[attr-defined]
-    name = getattr(value, "__name__", None)
-    if isinstance(name, str) and getattr(builtins, name, None) is value:
-        return {"builtin": name}
+            return {known: value.isoformat()}  # type: ignore[attr-defined]
+    if isinstance(value, (type, BuiltinFunctionType)):
+        name = str(value.__name__)
+        if getattr(builtins, name, None) is value:
+            return {"builtin": name}
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return encode(value.tolist(), other)
     return other(value)

@@ -99,7 +99,7 @@ class Session:
         self._deadline = started + wall_s + _GRACE_S
         try:
             done = self._converse({"run": code, "wall_s": wall_s}, callback or self._callback)
-            return self._outcome(done, time.monotonic() - started)
+            return self._outcome(done, wall_s, time.monotonic() - started)
         except TimeoutError:
             return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
         except (wire.WireError, OSError) as error:
@@ -123,7 +123,7 @@ class Session:
             message = _answer(reply, callback)
             self._deadline += time.monotonic() - asked
 
-    def _outcome(self, said: dict[str, Any], wall_s: float) -> Outcome:
+    def _outcome(self, said: dict[str, Any], allowed_s: float, wall_s: float) -> Outcome:
         """The shell's own words, checked: the program shares its process and may have written them."""
         out, err, exit_code = said.get("stdout"), said.get("stderr"), said.get("exit_code")
         try:
@@ -133,7 +133,11 @@ class Session:
         if not isinstance(out, str) or not isinstance(err, str) or not isinstance(exit_code, int | None):
             raise wire.WireError("the shell sent a malformed result")
         room = self.limits.output_bytes
-        return Outcome(reason, out[:room], err[:room], exit_code, wall_s=wall_s)
+        details = {
+            Reason.TIMEOUT: f"still running after {allowed_s:g} s",
+            Reason.OUTPUT: f"wrote more than {room} bytes",
+        }
+        return Outcome(reason, out[:room], err[:room], exit_code, None, wall_s, details.get(reason, ""))
 
     def _finish(self, seen: Outcome) -> Outcome:
         """The session is over: have everything of it killed, and learn from its keeper what happened."""

@@ -126,7 +126,15 @@ RIGHTS = [
     ),
     attack("signal to the parent", "import os; os.kill(os.getppid(), 15); print('still here')", OK, says="still here"),
     attack("signal to the host", "import os; os.kill(@PID@, 9); print('ESCAPED')", ERROR, says="No such process"),
-    attack("signal to everybody", "import os; os.kill(-1, 9); print('still here')", OK, ERROR),
+    attack("signal to its group", "import os; os.kill(0, 9)", Reason.KILLED),
+    attack(
+        "signal to its parent's group",
+        "import os; os.killpg(os.getpgid(1), 9); print('still here')",
+        OK,
+        ERROR,
+        Reason.KILLED,
+    ),
+    attack("signal to everybody", "import os; os.kill(-1, 9); print('still here')", OK, ERROR, Reason.KILLED),
     attack(
         "forbidden calls, by name",
         """

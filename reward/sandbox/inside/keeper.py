@@ -44,6 +44,7 @@ def keep(site: Site, request: dict[str, Any], channel: int, report: int) -> NoRe
     try:
         host = socket.socket(fileno=report)
         host.sendall(b"+")  # taken up
+        os.setsid()  # a signal to a process group crosses namespaces
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         message = _run(site, Limits(**request["limits"]), request["session"], channel, report)
         with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ CHANNEL = 3
 
 def enter(site: Site, limits: Limits, ends: Ends) -> None:
     """Lock this process in for good."""
+    os.setsid()  # no process of ours is in its group
     _tidy_descriptors(ends)
     _set_limits(site, limits)
     _tidy_interpreter()
