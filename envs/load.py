@@ -36,23 +36,27 @@ def load_tasks(source: str | Path, split: str = "train") -> list[Task]:
         EnvError: no such file or data set, a broken line (named), a repeated id, or no rows at all.
     """
     path = Path(source)
-    if path.is_file():
-        rows, name = list(_file_rows(path)), path.name.split(".")[0]
-    elif _format(path) or path.is_dir():
-        raise EnvError(f"no data file {path.absolute()}")
-    else:
-        rows, name = list(_hub_rows(str(source), split)), f"{str(source).split('/')[-1]}-{split}"
-    if not rows:
-        raise EnvError(f"{source} has no rows, so there are no tasks")
+    name = path.name.split(".")[0] if path.is_file() else f"{str(source).split('/')[-1]}-{split}"
     tasks: list[Task] = []
     seen: dict[str, str] = {}
-    for number, (where, row) in enumerate(rows):
+    for number, (where, row) in enumerate(load_rows(source, split)):
         task = _task(row, f"{name}-{number}", where)
         if task.id in seen:
             raise EnvError(f"{where}: the id '{task.id}' is also that of {seen[task.id]}; ids must be unique")
         seen[task.id] = where
         tasks.append(task)
     return tasks
+
+
+def load_rows(source: str | Path, split: str = "train") -> list[Row]:
+    """All rows of ``source``, in order, each with where it stands; arguments and errors as for ``load_tasks``."""
+    path = Path(source)
+    if not path.is_file() and (_format(path) or path.is_dir()):
+        raise EnvError(f"no data file {path.absolute()}")
+    rows = list(_file_rows(path) if path.is_file() else _hub_rows(str(source), split))
+    if not rows:
+        raise EnvError(f"{source} has no rows")
+    return rows
 
 
 def _task(row: dict[str, Any], default_id: str, where: str) -> Task:
