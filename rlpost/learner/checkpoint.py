@@ -97,6 +97,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _restore_weights(policy: PolicyModel, source: Path) -> None:
+    policy.settle()
     saved = dict(read_weights(source, policy.model).named_parameters())
     for name, weight in policy.model.named_parameters():
         if ".lora_" in name:

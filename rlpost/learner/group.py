@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import ray
@@ -19,6 +19,9 @@ from rlpost.faults import RunError, last_log_lines
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
 from rollout.vllm.config import intel_openmp
+
+_GRACE_S = 5.0
+"""Seconds to learn whether another rank died, once one has failed."""
 
 
 class LearnerGroup:
@@ -117,23 +120,33 @@ class LearnerGroup:
                 raise RunError(
                     f"the learner (rank {ranks}) was still {what} after {deadline_s:.0f} s (cluster.deadline_s)"
                 )
-            results[places[done[0]]] = self._result(done[0], places[done[0]], what)
+            try:
+                results[places[done[0]]] = ray.get(done[0])
+            except ray.exceptions.RayError as error:
+                self._fail(error, places[done[0]], what, {places[ref]: ref for ref in waiting})
         return results
 
-    def _result(self, ref: ray.ObjectRef, rank: int, what: str) -> Any:
-        try:
-            return ray.get(ref)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            known = type(cause).__module__.split(".")[0] in ("rlpost", "algorithms", "reward")
-            text = str(cause) if known else f"{type(cause).__name__}: {cause}"
-            raise RunError(f"the learner (rank {rank}) failed while {what}: {text}") from error
-        except ray.exceptions.RayActorError as error:
+    def _fail(self, error: Exception, rank: int, what: str, others: dict[int, ray.ObjectRef]) -> NoReturn:
+        """Say what happened; where a rank died, its partners fail too and may be heard first."""
+        if others and not isinstance(error, ray.exceptions.RayActorError):
+            ray.wait(list(others.values()), num_returns=len(others), timeout=_GRACE_S)
+            for other, ref in others.items():
+                try:
+                    ray.get(ref, timeout=0.0)
+                except ray.exceptions.RayActorError as death:
+                    error, rank = death, other
+                except ray.exceptions.RayError:
+                    continue
+        if isinstance(error, ray.exceptions.RayActorError):
             raise RunError(
                 f"the learner (rank {rank}, process {self._pids[rank]}) died while {what}. Its last lines:\n"
                 f"{last_log_lines(self._pids[rank])}\nIf the machine ran out of memory, lower "
                 "learner.max_tokens_per_pack, or set learner.gradient_checkpointing: true"
             ) from error
+        cause = getattr(error, "cause", error)
+        known = type(cause).__module__.split(".")[0] in ("rlpost", "algorithms", "reward")
+        text = str(cause) if known else f"{type(cause).__name__}: {cause}"
+        raise RunError(f"the learner (rank {rank}) failed while {what}: {text}") from error
 
 
 def _environment(setup: LearnerSetup, gpus: float) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from rlpost.learner import lora
@@ -76,8 +77,19 @@ class PolicyModel(nn.Module):
         """Compute with the frozen base, adapters aside, within this context."""
         return lora.without_adapters(self.model)
 
+    def settle(self) -> None:
+        """Free what the last forward pass gathered.
+
+        FSDP2 leaves the root's weights gathered until a backward pass, and ``parameters()`` then gives those copies, in
+        the compute dtype, instead of the masters that the optimizer knows. So this is called after every pass without
+        gradient, and before weights are read by name.
+        """
+        if isinstance(self, FSDPModule):
+            self.reshard()
+
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that the optimizer sees."""
+        self.settle()
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
     def full_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -86,6 +98,7 @@ class PolicyModel(nn.Module):
         Names are those of the Hugging Face state dict; tied weights come once. A collective where the model is
         sharded: every rank must run through it. A tensor may share memory with the live weights.
         """
+        self.settle()
         merged = {f"{name}.weight": layer for name, layer in lora.adapters(self.model)}
         for name, weight in self.model.named_parameters():
             if ".lora_" in name:

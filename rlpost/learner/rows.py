@@ -115,6 +115,7 @@ def score_rows(
         if whole is None:
             whole = scores.new_zeros(2, len(rows.tokens))
         whole[:, inputs.scored] = scores
+    model.settle()
     assert whole is not None
     ranks.sum(whole)
     return whole[0], whole[1]
