@@ -1,8 +1,8 @@
 """How many small programs a second the sandbox runs, and checks against tests: python benchmarks/sandbox.py [SECONDS].
 
 Prints, for one caller and for one caller a core, programs a second, and the processor time that one costs as the
-kernel accounts for it (system-wide: only meaningful where the machine is otherwise idle). Left out: large packages, whose
-import is paid once (see ``packages`` of ``run``).
+kernel accounts for it (system-wide: only meaningful where the machine is otherwise idle). Left out: third-party
+packages; their import is paid once, not by each program.
 """
 
 from __future__ import annotations

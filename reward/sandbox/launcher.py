@@ -35,6 +35,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+_LIBRARIES = "LD_LIBRARY_PATH"  # where the interpreter itself may find its libraries; programs do not see it
 _zygotes: dict[tuple[tuple[str, ...], bool, int], _Zygote] = {}
 _lock = threading.Lock()
 
@@ -103,7 +104,7 @@ class _Zygote:
                 [sys.executable, "-S", "-s", "-P", "-X", "utf8", "-c", _BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
+                env={**_ENVIRONMENT, **{name: os.environ[name] for name in (_LIBRARIES,) if name in os.environ}},
                 cwd="/",
                 pass_fds=[control_end.fileno()],
                 start_new_session=True,

@@ -55,7 +55,7 @@ FILES = [
     ),
     attack(
         "devices",
-        "import os; print('ESCAPED' if set(os.listdir('/dev')) - {*'null zero urandom random shm'.split()} else 'few')",
+        "import os; print('ESCAPED' if set(os.listdir('/dev')) - {*'null urandom random shm'.split()} else 'few')",
         OK,
         says="few",
     ),

@@ -66,9 +66,16 @@ EXCESS = [
         ERROR,
         says="not permitted",
     ),
+    attack("memory of the zero device", "open('/dev/zero', 'r+b'); print('ESCAPED')", ERROR, says="No such file"),
     attack(
         "decompression bomb",
-        "import zlib; zlib.decompress(zlib.compress(bytes(1 << 27)) + b''); x = bytes(1 << 28); print('ESCAPED')",
+        """
+        import zlib
+        packer = zlib.compressobj(1)
+        bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+        zlib.decompress(bomb)
+        print("ESCAPED")
+        """,
         MEMORY,
     ),
     attack("huge integer", "print(9**9**9 % 7)", TIMEOUT, MEMORY, limits=BRIEF),

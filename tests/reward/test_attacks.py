@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reward import sandbox
 from reward.sandbox.inside import kernel, seccomp
-from tests.reward.attack import Attack
+from tests.reward.attack import BRIEF, FRUGAL, Attack
 from tests.reward.attacks_escape import ESCAPES
 from tests.reward.attacks_excess import EXCESS
 
@@ -64,7 +65,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     del os.environ["SANDBOX_TEST_SECRET"]
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def _marked(attack: Attack) -> Any:
+    """Those that run into the clock take a second or more each; two of them stay in the fast tier."""
+    slow = attack.limits in (BRIEF, FRUGAL) and attack.name not in ("endless loop", "fork bomb", "stubborn fork bomb")
+    return pytest.param(attack, id=attack.name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("attack", [_marked(attack) for attack in ATTACKS])
 def test_attack_fails(attack: Attack, host: Host) -> None:
     outcome = sandbox.run(host.fill_in(attack.program), attack.limits)
     written = outcome.stdout + outcome.stderr

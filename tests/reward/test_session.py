@@ -111,7 +111,7 @@ def test_a_block_that_will_not_be_interrupted_is_killed(session: Session) -> Non
 
 def test_time_spent_in_callbacks_does_not_kill() -> None:
     def slow(name: str, arguments: dict[str, Any]) -> str:
-        time.sleep(2.5)
+        time.sleep(1.8)
         return "late"
 
     with Session(LIMITS, slow) as shell:

@@ -1,4 +1,4 @@
-"""The file system a program sees: the Python library read-only, four harmless devices, and one scratch folder.
+"""The file system a program sees: the Python library read-only, three harmless devices, and one scratch folder.
 
 Built once in the zygote's own mount namespace; each program adds a fresh scratch folder of its own. There is no
 /proc, no /etc, no /usr. Left out: shared libraries; the zygote loads what the standard library needs beforehand.
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from reward.sandbox.inside import kernel
 
 SCRATCH = "/tmp"
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")  # mapping /dev/zero makes memory that no limit counts
 _BASE = "/tmp"  # where the new root is put together, in a mount namespace that nobody else sees
 _MASKED = ("site-packages", "dist-packages")  # third-party packages that may lie below the standard library
 
