@@ -1,7 +1,7 @@
 """Sessions that are kept for the next caller: starting one and importing much in it takes longer than using it.
 
 Only for sessions that never run a program of the model's: what one caller does stays in the session for the next.
-Left out: a bound on their number; there are as many as callers at once.
+Left out: fairness; who waits longest need not be next.
 """
 
 from __future__ import annotations
@@ -9,32 +9,44 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from reward.sandbox import Session
 
 
+@dataclass(slots=True)
+class _Stock:
+    """What one process has: idle sessions with the turns left in each, and leave to use as many as it has cores."""
+
+    idle: queue.LifoQueue[tuple[Session, int]] = field(default_factory=queue.LifoQueue)
+    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(os.cpu_count() or 1))
+
+
 class SessionPool:
-    """Sessions made by ``make`` when none is idle, each lent ``turns`` times at most. Any thread may borrow."""
+    """Sessions made by ``make`` when none is idle, each lent ``turns`` times at most. Any thread may borrow; no more
+    are lent at once than the machine has cores, as a crowd would run into wall clocks."""
 
     def __init__(self, make: Callable[[], Session], turns: int) -> None:
         self._make, self._turns = make, turns
-        self._idle: dict[int, queue.LifoQueue[tuple[Session, int]]] = {}
+        self._stocks: dict[int, _Stock] = {}
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Session]:
         """A session for one caller; it goes back unless it died or the caller failed."""
-        idle = self._idle.setdefault(os.getpid(), queue.LifoQueue())  # a forked copy of this process has its own
-        try:
-            session, turns = idle.get_nowait()
-        except queue.Empty:
-            session, turns = self._make(), self._turns
-        clean = False
-        try:
-            yield session
-            clean = session.alive and turns > 1
-        finally:
-            if clean:
-                idle.put((session, turns - 1))
-            else:
-                session.close()
+        stock = self._stocks.setdefault(os.getpid(), _Stock())  # a forked copy of this process has its own
+        with stock.slots:
+            try:
+                session, turns = stock.idle.get_nowait()
+            except queue.Empty:
+                session, turns = self._make(), self._turns
+            good = False
+            try:
+                yield session
+                good = session.alive and turns > 1
+            finally:
+                if good:
+                    stock.idle.put((session, turns - 1))
+                else:
+                    session.close()

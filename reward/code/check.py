@@ -79,8 +79,8 @@ def check(
         SandboxUnavailable, SandboxError, ModuleNotFoundError: as ``reward.sandbox.run``.
     """
     limits = limits or _LIMITS
-    candidate = Session(limits, packages=packages, unsafe=unsafe)
-    with candidate, _pool(tuple(packages), unsafe).lend() as judge:
+    judges = _pool(tuple(packages), unsafe)
+    with judges.lend() as judge, Session(limits, packages=packages, unsafe=unsafe) as candidate:
         return _Check(candidate, judge, limits).verdict(program, tests, prelude, names)
 
 

@@ -6,7 +6,9 @@ Left out: input on standard input (it is empty), files handed in, and programs i
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import threading
 from collections.abc import Sequence
 
 from reward.sandbox import launcher
@@ -14,11 +16,15 @@ from reward.sandbox.isolation import choose
 from reward.sandbox.limits import Limits, Outcome, Reason
 
 _LONGEST = 4 << 20  # bytes of program text
+_slots: dict[int, threading.Semaphore] = {}  # by process id: a forked copy must not wait for threads it has not
 _GRACE_S = 20.0  # beyond the wall clock, for setting up and tearing down on a busy machine
 
 
 def run(program: str, limits: Limits | None = None, *, packages: Sequence[str] = (), unsafe: bool = False) -> Outcome:
-    """Run Python text as a program of its own, isolated from this host; any thread may call it.
+    """Run Python text as a program of its own, isolated from this host.
+
+    Any thread may call it; no more programs run at once than the machine has cores, as a crowd would run into wall
+    clocks.
 
     Args:
         program: the text; it runs as ``__main__`` in an empty scratch folder, with the standard library.
@@ -39,7 +45,13 @@ def run(program: str, limits: Limits | None = None, *, packages: Sequence[str] =
         return Outcome(Reason.REFUSED, detail=f"the program is not valid text: {error}")
     if len(text) > _LONGEST:
         return Outcome(Reason.REFUSED, detail=f"the program has {len(text)} bytes, more than {_LONGEST}")
-    channel, report = launcher.launch(False, limits, packages, choose(unsafe))
+    isolated = choose(unsafe)
+    with _slots.setdefault(os.getpid(), threading.Semaphore(os.cpu_count() or 1)):
+        return _run(text, limits, packages, isolated)
+
+
+def _run(text: bytes, limits: Limits, packages: Sequence[str], isolated: bool) -> Outcome:
+    channel, report = launcher.launch(False, limits, packages, isolated)
     with channel, report:
         channel.settimeout(limits.wall_s + _GRACE_S)
         with contextlib.suppress(OSError):  # it is dead already; the report says why
