@@ -129,7 +129,7 @@ def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) ->
         trust_remote_code=recipe.model.trust_remote_code,
         seed=recipe.seed,
     )
-    return warm_start(job, progress.phase)
+    return warm_start(job, progress.phase, progress.note, recipe.cluster.deadline_s)
 
 
 @contextlib.contextmanager

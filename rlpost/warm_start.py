@@ -26,7 +26,9 @@ from rollout.config import RolloutConfig
 from rollout.vllm.config import intel_openmp
 
 PROGRESS = "warm start:"
-"""Lines of the child that start with this are for the user."""
+"""Lines of the child that start with this are for the user, while it is at work."""
+DONE = "warm start done:"
+"""The same for the one line that says what came of it."""
 LOG_LINES = 15
 
 
@@ -48,8 +50,8 @@ class WarmStartConfig(BaseModel):
         None,
         gt=0,
         le=1,
-        description="end once this share of held-out conversations (of a file: the last tenth, at most 128) has every "
-        "token of its last turn right",
+        description="end once the model, sampling at temperature 1, writes the last turn of held-out conversations (of "
+        "a file: the last tenth, at most 128) exactly with this mean probability",
     )
 
 
@@ -85,12 +87,18 @@ def locate_data(name: str, folder: Path) -> str | None:
     return str(folder / name) if (folder / name).exists() else name
 
 
-def warm_start(job: WarmStartJob, on_progress: Callable[[str], None], silence_s: float = 600.0) -> Path:
+def warm_start(
+    job: WarmStartJob,
+    on_progress: Callable[[str], None],
+    on_done: Callable[[str], None] | None = None,
+    silence_s: float = 600.0,
+) -> Path:
     """Train; the folder of the warm-started model.
 
     Args:
         job: what to train on what.
         on_progress: called with a line for the user every few steps.
+        on_done: called once, with a line on steps taken and accuracy reached; default: ``on_progress``.
         silence_s: a child that says nothing for this long is taken for dead.
 
     Raises:
@@ -112,6 +120,8 @@ def warm_start(job: WarmStartJob, on_progress: Callable[[str], None], silence_s:
             for line in _lines(child, silence_s):
                 if line.startswith(PROGRESS):
                     on_progress(line.strip())
+                elif line.startswith(DONE):
+                    (on_done or on_progress)(line.strip())
         except queue.Empty:
             raise RunError(f"warm_start: no sign of life for {silence_s:.0f} s.{_last_lines(log)}") from None
         finally:
