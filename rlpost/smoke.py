@@ -48,7 +48,7 @@ def _shrink_rollouts(values: dict[str, Any]) -> None:
     rollout["max_context"] = 4096  # bytes are tokens: prompts are several times longer than with a real tokenizer
     rollout["observation_tokens"] = min(int(rollout.get("observation_tokens", 1024)), 256)
     engine = _section(values, "engine")
-    engine.update({"tensor_parallel": 1, "dtype": "fp32"})
+    engine.update({"tensor_parallel": 1, "dtype": "fp32", "kv_cache_gib": 0.25})
     evaluation = _section(values, "eval")
     evaluation.update({"episodes": min(int(evaluation.get("episodes", 256)), 4), "every": 0})
     algorithm = _section(values, "algorithm")

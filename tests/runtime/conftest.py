@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "rollout": {"max_turns": 3, "max_new_tokens": 6, "max_context": 192},
     "algorithm": {"name": "grpo", "clip": 0.2},
     "learner": {"device": "cpu", "dtype": "fp32", "threads": 1, "optimizer": {"lr": 1e-3}},
-    "engine": {"dtype": "fp32", "slots": 32},
+    "engine": {"dtype": "fp32", "slots": 32, "kv_cache_gib": 0.25},
     "eval": {"episodes": 0},
     "cluster": {"deadline_s": 120},
 }
