@@ -22,7 +22,7 @@ from reward.sandbox.inside.setting import Ends, Site
 from reward.sandbox.limits import Limits, Reason
 
 _LOOK_S = 0.02  # between two looks at memory, CPU time and process count
-_NAMESPACES = (
+NAMESPACES = (
     kernel.CLONE_NEWNS
     | kernel.CLONE_NEWPID
     | kernel.CLONE_NEWNET
@@ -70,9 +70,9 @@ def _start(site: Site, limits: Limits, session: bool, channel: int, report: int)
         identity.write(site.proc, "self/oom_score_adj", "1000")  # where memory runs out, a program goes first
     if site.user_namespaces:
         identity.become_nobody()
-        identity.unshare_with_user(site.proc, _NAMESPACES)
+        identity.unshare_with_user(site.proc, NAMESPACES)
     elif site.isolated:  # root on a host that forbids user namespaces; init gives up root later
-        kernel.unshare(_NAMESPACES)
+        kernel.unshare(NAMESPACES)
     child = os.fork()
     if child == 0:
         init.run(site, limits, session, Ends(channel, out_end, err_end, verdict_end))

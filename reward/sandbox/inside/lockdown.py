@@ -52,7 +52,8 @@ def _set_limits(site: Site, limits: Limits) -> None:
         resource.RLIMIT_MEMLOCK: (0, 0),
     }
     if site.isolated:  # else it would count all processes of the user
-        bounds[resource.RLIMIT_NPROC] = (limits.processes + 2,) * 2  # the keeper and init are in the count
+        ours = 2 if site.user_namespaces else 1  # init is in the count, and so is a keeper that gave up root
+        bounds[resource.RLIMIT_NPROC] = (limits.processes + ours,) * 2
     for kind, (soft, hard) in bounds.items():
         given = resource.getrlimit(kind)[1]
         if given != resource.RLIM_INFINITY:

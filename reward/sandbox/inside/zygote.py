@@ -69,7 +69,7 @@ def _prepare(settings: dict[str, Any]) -> Site:
         importlib.import_module(name)
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     isolated = settings["isolated"]
-    user_namespaces = isolated and _can_have_user_namespace()
+    user_namespaces = isolated and _can_have_user_namespace(proc)
     if isolated:
         _wall_in(library, _folders(settings["imports"]), proc)
     address_space, resident = usage.own_memory(proc)
@@ -88,13 +88,14 @@ def _folders(imports: list[str]) -> list[str]:
     return [path for path in found if os.path.exists(path)]
 
 
-def _can_have_user_namespace() -> bool:
-    """Tried in a child: this process must not enter one yet."""
+def _can_have_user_namespace(proc: int) -> bool:
+    """Tried in a child, to the point of using its rights: some hosts give such a namespace and no right in it."""
     child = os.fork()
     if child == 0:
         try:
             identity.become_nobody()
-            kernel.unshare(kernel.CLONE_NEWUSER)
+            identity.unshare_with_user(proc, keeper.NAMESPACES)
+            kernel.mount("tmpfs", filesystem.SCRATCH, "tmpfs", kernel.MS_NOSUID)
             os._exit(0)
         finally:
             os._exit(1)
