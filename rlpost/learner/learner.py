@@ -51,9 +51,10 @@ class Learner:
         self._base = Path(setup.folder)
         self._held: list[Tensor] = []
         config = setup.config
-        device = torch.device(config.on_device(torch.cuda.is_available()))
-        if device.type == "cuda" and not torch.cuda.is_available():
+        kind = config.on_device(torch.cuda.is_available())
+        if kind == "cuda" and not torch.cuda.is_available():
             raise LearnerError("learner.device: cuda, but this process sees no GPU; set learner.device: cpu")
+        device = Ranks.device_of(kind, rank)
         if algorithm is None and setup.algorithm is not None:
             algorithm = registry.build(setup.algorithm, setup.algorithm_options)
         if algorithm is not None and "ref_logprobs" in algorithm.needs and config.lora is None:

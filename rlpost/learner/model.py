@@ -18,6 +18,7 @@ from rlpost.learner.errors import ModelError
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks, shard
 from rlpost.learner.source import materialise, quiet
+from rlpost.learner.varlen import available
 
 __all__ = ["PolicyModel", "load_model", "materialise"]
 
@@ -57,6 +58,8 @@ def load_model(
         model.train()
     if ranks.mesh is not None:
         shard(policy, _layers(model), ranks.mesh, compute)
+    if available(policy.device, compute):
+        policy.padded = not probe.kernel_agrees(policy)
     return policy
 
 

@@ -18,7 +18,6 @@ from rlpost.learner import lora
 from rlpost.learner.attention import NAME, PackedLayout
 from rlpost.learner.logprobs import tiled_logprobs
 from rlpost.learner.sharding import whole
-from rlpost.learner.varlen import available
 
 
 class PolicyModel(nn.Module):
@@ -28,6 +27,9 @@ class PolicyModel(nn.Module):
         model: a causal LM from transformers; it is not copied.
         compute: dtype of activations.
         tile: rows of logits alive at once.
+
+    Attributes:
+        padded: attention runs in padded rows, which any device and dtype can; false: in the variable-length kernel.
     """
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int = 1024) -> None:
@@ -35,6 +37,7 @@ class PolicyModel(nn.Module):
         self.model = model
         self.compute = compute
         self.tile = tile
+        self.padded = True
         self.model.set_attn_implementation(NAME)
 
     def forward(
@@ -66,7 +69,7 @@ class PolicyModel(nn.Module):
 
     def layout(self, lengths: list[int]) -> PackedLayout:
         """The layout of sequences of these lengths, for this model's device and attention kernel."""
-        return PackedLayout.of(lengths, self.device, padded=not available(self.device, self.compute))
+        return PackedLayout.of(lengths, self.device, self.padded)
 
     @property
     def has_adapters(self) -> bool:

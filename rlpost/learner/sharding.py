@@ -48,6 +48,15 @@ class Ranks:
             raise LearnerError(f"this process already belongs to {dist.get_world_size()} ranks, not to {world}")
         self.mesh = init_device_mesh(device.type, (world,))
 
+    @staticmethod
+    def device_of(kind: str, rank: int) -> torch.device:
+        """This rank's device, made the current one; Ray shows each process only the GPU it was given."""
+        if kind != "cuda":
+            return torch.device(kind)
+        index = rank % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+
     def _start(self, rendezvous: str, timeout: timedelta) -> None:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         if self.world == 1:

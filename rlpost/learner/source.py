@@ -97,8 +97,9 @@ def _from_gguf(place: Path, folder: Path) -> Path:
     if not place.is_file():
         raise ModelError(f"model.path: there is no file '{place}'")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(place.parent, gguf_file=place.name, dtype=torch.float32)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
+            model: Any = AutoModelForCausalLM.from_pretrained(place.parent, gguf_file=place.name, dtype=torch.float32)
     except ImportError as error:
         raise ModelError(f"model.path: '{place}' needs the package gguf: pip install 'rlpost[gguf]'") from error
     except Exception as error:

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from rlpost.learner import model as model_module
 from rlpost.learner import probe
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.errors import ModelError, ModelRefused
@@ -72,6 +73,16 @@ def test_a_missing_or_unreadable_model_is_named(model_folder: Path, tmp_path: Pa
     (tmp_path / "config.json").write_text((model_folder / "config.json").read_text())
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(tmp_path, config, ranks())
+
+
+def test_without_a_working_kernel_attention_falls_back_to_padded_rows(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "available", lambda device, dtype: True)  # a CPU, where the kernel must fail
+    policy = load_model(model_folder, LearnerConfig(device="cpu", dtype="fp32"), ranks())
+    assert policy.padded
+    ids, rows = torch.arange(6)[None], torch.arange(6)
+    assert policy(ids, policy.layout([4, 2]), rows, rows)[0].isfinite().all()
 
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}

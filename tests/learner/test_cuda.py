@@ -1,0 +1,99 @@
+"""What only a GPU can show: the variable-length kernel, bf16 learning, CUDA IPC. Skipped where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlpost.learner.attention import PackedLayout, packed_attention
+from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.learner import Learner
+from rlpost.learner.logprobs import tiled_logprobs
+from rlpost.learner.varlen import available
+from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("shared", [1, 4])
+def test_the_kernel_agrees_with_padded_rows(window: int | None, shared: int) -> None:
+    torch.manual_seed(0)
+    lengths = [130, 127, 64, 64, 1]
+    query, key, value = (
+        torch.randn(1, heads, sum(lengths), 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for heads in (8, 8 // shared, 8 // shared)
+    )
+    assert available(query.device, query.dtype)
+    results = []
+    for padded in (False, True):
+        layout = PackedLayout.of(lengths, "cuda", padded=padded)
+        output, _ = packed_attention(
+            torch.nn.Identity(), query, key, value, None, sliding_window=window, packed_layout=layout
+        )
+        weight = torch.arange(output.numel(), device="cuda").view_as(output).sin()
+        results.append([output, *torch.autograd.grad((output.float() * weight).sum(), (query, key, value))])
+    for own, other in zip(*results, strict=True):
+        torch.testing.assert_close(own, other, rtol=2e-2, atol=4e-2)
+
+
+def test_tiled_logprobs_of_a_large_vocabulary_take_little_memory() -> None:
+    rows, vocabulary, width, tile = 8192, 151_936, 896, 1024
+    hidden = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    weight = (torch.randn(vocabulary, width, device="cuda") * 0.05).bfloat16().requires_grad_()
+    targets = torch.randint(vocabulary, (rows,), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    logprob, entropy = tiled_logprobs(hidden, weight, targets, 0.9, tile)
+    (logprob.sum() + entropy.sum()).backward()
+    peak = torch.cuda.max_memory_allocated() - before
+    assert peak < 3.5 * tile * vocabulary * 4 + 3 * vocabulary * width * 4  # all logits in fp32 would be 8 tiles
+    exact = torch.log_softmax((hidden[:64] @ weight.t()).double() / 0.9, -1)
+    torch.testing.assert_close(logprob[:64].double(), exact.gather(1, targets[:64, None])[:, 0], rtol=0, atol=2e-2)
+    torch.testing.assert_close(entropy[:64].double(), -(exact.exp() * exact).sum(-1), rtol=0, atol=2e-2)
+
+
+def test_bf16_on_the_gpu_learns_what_fp32_on_the_cpu_learns(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m", hidden=128, initializer_range=0.1)
+    config = {"optimizer": OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0)}
+    before, changes = None, []
+    for device, dtype in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16")):
+        learner = Learner(setup(folder, device=device, dtype=dtype, **config), algorithm=Clipped())
+        before = weights_of(learner)
+        assert learner.policy.padded is (dtype == "fp32")
+        result = learner.learn(batch(8))
+        after = weights_of(learner)
+        changes.append(torch.cat([torch.from_numpy(after[name] - before[name]).flatten() for name in after]))
+        assert result.metrics["kl_old"] == 0.0
+        learner.close()
+    exact, same, rough = changes
+    assert (same - exact).norm() < 1e-4 * exact.norm()
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
+def _receive(handles: list[dict[str, Any]], answer: Any) -> None:
+    from torch.multiprocessing.reductions import rebuild_cuda_tensor
+
+    answer.put([rebuild_cuda_tensor(*next(iter(handle.values()))).double().sum().item() for handle in handles])
+    answer.get()
+
+
+def test_ipc_handles_give_another_process_the_weights(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m")
+    learner = Learner(replace(setup(folder, device="cuda", dtype="bf16"), transport="ipc"))
+    update = learner.weights(3)
+    assert update.transport == "ipc"
+    context = torch.multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=_receive, args=(update.payload, answer))
+    process.start()
+    sums = answer.get()
+    expected = [weight.double().sum().item() for _, weight in learner.policy.full_weights(torch.bfloat16)]
+    assert sums == pytest.approx(expected)
+    answer.put(None)
+    process.join(30)
+    learner.close()
