@@ -19,8 +19,8 @@ from rlpost.learner.policy import PolicyModel
 TOLERANCE = 1e-3
 """Largest difference of a log-probability or entropy, in nats, in fp32; agreeing models stay below 1e-4."""
 
-KERNEL_TOLERANCE = 0.05
-"""Largest mean difference of log-probs between two attention kernels in bf16, in nats; seen: 0.01."""
+KERNEL_TOLERANCE = 0.1
+"""Largest mean difference of log-probs between two attention kernels in bf16, in nats; seen: 0.02."""
 
 _SPLIT = 40  # 64 tokens as sequences of 40 and 24
 
