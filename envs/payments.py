@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from envs.base import Demonstration, Env, Message, Observation, Score, Task
 from envs.payments_demos import demonstrate
@@ -33,6 +33,8 @@ class Payments(Env):
         seed: not used; there is no chance in this world.
         expert_share: of the demonstrations, this share (0 to 1) solve their task; the others act at random.
     """
+
+    blocking: ClassVar[bool] = False  # a few microseconds an action: no thread is worth it
 
     def __init__(self, task: Task, seed: int, expert_share: float = 0.25) -> None:
         super().__init__(task, seed)

@@ -111,27 +111,27 @@ class TrajectoryStore:
         self._pool.cancel([flight for flight in batch.flights if flight.summary is None])
 
     def _check(self, rollouts: StepRollouts, asked: int, step: int) -> None:
-        raise_reward_bug(rollouts.summaries, f"step {step}")
-        if rollouts.failed > self._max_failed_fraction * asked:
-            errors = Counter(summary.error for summary in rollouts.summaries if summary.failed)
-            ((reason, times),) = errors.most_common(1)
-            raise RunError(
-                f"step {step}: {rollouts.failed} of {asked} episodes failed, more than batch.max_failed_fraction = "
-                f"{self._max_failed_fraction:g} allows. The most frequent reason ({times} times): {reason}"
-            )
+        refuse_failures(rollouts.summaries, asked, self._max_failed_fraction, f"step {step}")
         if not rollouts.groups:
             raise RunError(f"step {step}: not one usable episode came back (stop reasons: {dict(rollouts.stops)})")
 
 
-def raise_reward_bug(summaries: Sequence[Summary], doing: str) -> None:
-    """A reward function that fails does so for every episode: stop with its message.
+def refuse_failures(summaries: Sequence[Summary], asked: int, tolerated: float, doing: str) -> None:
+    """Stop where a reward function is broken (it is so for every episode), or where too many episodes failed.
 
     Raises:
-        RunError: one of the episodes met such a failure.
+        RunError: either of the two; the message has the task, or the most frequent reason.
     """
     for summary in summaries:
         if summary.reward_bug:
             raise RunError(f"{doing}, task {summary.task_id} (env.options): {summary.error.removeprefix(REWARD_ERROR)}")
+    errors = Counter(summary.error for summary in summaries if summary.failed)
+    if errors.total() > tolerated * asked:
+        ((reason, times),) = errors.most_common(1)
+        raise RunError(
+            f"{doing}: {errors.total()} of {asked} episodes failed, more than batch.max_failed_fraction = {tolerated:g} "
+            f"allows. The most frequent reason ({times} times): {reason}"
+        )
 
 
 def _complete(flights: Sequence[Flight], straggler: StragglerSection | None) -> bool:
