@@ -62,7 +62,15 @@ class Controller:
     def evaluate(self, greedy: bool = False) -> EvalResult:
         """Play the held-out tasks with the current weights."""
         session, recipe = self._session, self._recipe
-        return evaluate(session.pool, session.held_out, recipe.eval.episodes, recipe.seed, recipe.deterministic, greedy)
+        return evaluate(
+            session.pool,
+            session.held_out,
+            recipe.eval.episodes,
+            recipe.seed,
+            recipe.deterministic,
+            recipe.batch.max_failed_fraction,
+            greedy=greedy,
+        )
 
     def _step(self, step: int) -> None:
         started = time.monotonic()

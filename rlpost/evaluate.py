@@ -45,6 +45,7 @@ def evaluate(
     seed: int,
     deterministic: bool,
     tolerated_failures: float,
+    *,
     greedy: bool = False,
 ) -> EvalResult:
     """Play ``episodes`` episodes over the tasks in order (again from the first where there are fewer tasks).

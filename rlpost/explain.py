@@ -167,7 +167,7 @@ def _empty_model(recipe: Recipe) -> Any:
     if str(path).endswith(".gguf"):
         raise ValueError("a GGUF file is counted only when it is loaded")
     trust = recipe.model.trust_remote_code
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, trust_remote_code=trust))
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(path), trust_remote_code=trust))
 
 
 def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -75,7 +76,7 @@ def _report_at_the_end(folder: Path) -> Iterator[None]:
 def _train(session: Session, first_step: int) -> dict[str, EvalResult]:
     """Everything between the first publication and the end of the actors; evaluations by name."""
     recipe, folder = session.recipe, session.folder
-    tokenizer = AutoTokenizer.from_pretrained(session.model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(session.model, trust_remote_code=recipe.model.trust_remote_code)
     metrics = MetricsWriter(folder.path, recipe.save.tensorboard, first_step)
     rollouts = RolloutWriter(folder.path, TokenDisplay(tokenizer), recipe.save.rollouts, first_step)
     controller = Controller(session, metrics, rollouts)
