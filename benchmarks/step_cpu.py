@@ -3,7 +3,7 @@
 Both train the same model on the same prompts with GRPO: N completions of at most L tokens in groups of 8, fp32, no
 gradient checkpointing, no KL, one update, nothing logged. TRL generates with transformers; rlpost runs as always, with
 its actors, vLLM, the object store and verified publication. The two are started in turn, several rounds, and the
-ratio is of medians over all steps after the first three of each start. Absolute seconds mean little on a shared machine.
+ratio is of medians over all steps after the first three of each start.
 
     python benchmarks/step_cpu.py --completions 8 --tokens 32
     python benchmarks/step_cpu.py --completions 64 --tokens 64
@@ -15,6 +15,7 @@ Left out: GPUs.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -106,7 +107,7 @@ def trl_step_seconds(model: str, prompts: Path, args: argparse.Namespace) -> lis
         callbacks=[Clock()],
     )
     trainer.train()
-    return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(stamps)]
 
 
 def rlpost_rows(model: str, prompts: Path, args: argparse.Namespace, folder: Path, seed: int) -> list[dict]:

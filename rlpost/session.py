@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,10 @@ def open_session(
     recipe = loaded.recipe
     placement = place(recipe)
     train, held_out = _tasks(loaded)
-    version, model = checkpoint if checkpoint is not None else (0, _first_model(loaded, folder, progress))
-    progress.phase("starting Ray, the learner and the engines")
-    with _ray(recipe):
+    with _ray(recipe) as ray_is_up:
+        version, model = checkpoint if checkpoint is not None else (0, _first_model(loaded, folder, progress))
+        progress.phase("starting Ray, the learner and the engines")
+        ray_is_up()
         learner = start_learner(loaded, model, placement)
         pool = start_workers(loaded, model, placement, progress)
         try:
@@ -133,23 +135,28 @@ def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) ->
 
 
 @contextlib.contextmanager
-def _ray(recipe: Recipe) -> Iterator[None]:
-    """A Ray cluster of our own, the one the recipe names, or the one this process is connected to already."""
+def _ray(recipe: Recipe) -> Iterator[Callable[[], object]]:
+    """A Ray cluster of our own, the one the recipe names, or the one this process is connected to already.
+
+    It comes up while the model is built and warmed up; call what is yielded before the first actor.
+    """
     if ray.is_initialized():
-        yield
+        yield lambda: None
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(_start_ray, recipe)
+        try:
+            yield starting.result
+        finally:
+            starting.result()
+            ray.shutdown()
+
+
+def _start_ray(recipe: Recipe) -> None:
     local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
-    ray.init(
-        address=recipe.cluster.address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **({} if recipe.cluster.address else local),
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    address = recipe.cluster.address
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))
 
 
 def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:

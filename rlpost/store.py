@@ -129,8 +129,8 @@ def refuse_failures(summaries: Sequence[Summary], asked: int, tolerated: float, 
     if errors.total() > tolerated * asked:
         ((reason, times),) = errors.most_common(1)
         raise RunError(
-            f"{doing}: {errors.total()} of {asked} episodes failed, more than batch.max_failed_fraction = {tolerated:g} "
-            f"allows. The most frequent reason ({times} times): {reason}"
+            f"{doing}: {errors.total()} of {asked} episodes failed, more than batch.max_failed_fraction = "
+            f"{tolerated:g} allows. The most frequent reason ({times} times): {reason}"
         )
 
 

@@ -99,8 +99,8 @@ class Publisher:
                 f"policy version {self.version}: the log-probabilities of rollout worker {index} differ from the "
                 f"learner's by {gap.logprob_abs:.3g} nats on average, more than sync.gap_bound = {self._bound:g}. "
                 "The worker does not sample from the weights being trained, so no further rollout was used. Causes "
-                "seen: weights that did not arrive, a model whose engine and training code disagree, or a bound too tight "
-                "for the engine's dtype"
+                "seen: weights that did not arrive, a model whose engine and training code disagree, or a bound too "
+                "tight for the engine's dtype"
             )
         return gap
 
