@@ -125,6 +125,7 @@ def test_a_killed_worker_is_restarted_and_the_step_completes(
     assert all(row["episodes/failed"] == 0 and row["gap/logprob_abs"] < 1e-4 for row in found)
 
 
+@pytest.mark.slow
 def test_failing_and_hanging_episodes_are_lost_and_counted(env_recipe: Make, run: Run) -> None:
     folder = run(env_recipe("Sometimes", "batch.tasks=8", "steps=1", "rollout.deadlines.step=0.5"))
     (row,) = rows(folder)
@@ -139,6 +140,7 @@ def test_too_many_failures_stop_the_run_and_say_why(env_recipe: Make, run: Run) 
         run(env_recipe("Broken"))
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_not_a_number_stops_the_run_with_the_task(env_recipe: Make, run: Run) -> None:
     with pytest.raises(RunError, match=r"task train-\d.*nan"):
         run(env_recipe("NotANumber"))

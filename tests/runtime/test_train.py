@@ -109,6 +109,7 @@ def test_an_algorithm_from_a_file_outside_the_checkout(tmp_path: Path, single_tu
     assert all(row["loss"] is not None and row["grad_norm"] > 0 for row in rows(folder))
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_identical_and_resume_is_exact(single_turn: Make, run: Run) -> None:
     overrides = ("deterministic=true", "steps=3", "save.every=1", "save.keep=3", "algorithm.minibatches=2")
     whole = run(single_turn(*overrides), "whole")
@@ -125,6 +126,7 @@ def test_deterministic_runs_are_identical_and_resume_is_exact(single_turn: Make,
     assert rows(again, times=False) == rows(whole, times=False)
 
 
+@pytest.mark.slow
 def test_lag_one_overlaps_and_weighs_tokens(single_turn: Make, run: Run) -> None:
     found = rows(run(single_turn("lag=1", "steps=4", "learner.optimizer.lr=1e-3")))
     assert found[0]["lag"] == 0
@@ -133,6 +135,7 @@ def test_lag_one_overlaps_and_weighs_tokens(single_turn: Make, run: Run) -> None
     assert any(row["offpolicy/ess"] < 1 for row in found[1:])
 
 
+@pytest.mark.slow
 def test_lr_zero_changes_no_weight(single_turn: Make, run: Run) -> None:
     import torch
     from safetensors.torch import load_file
