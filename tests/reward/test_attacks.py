@@ -98,7 +98,8 @@ def test_nothing_lives_on_after_the_attacks(host: Host) -> None:
 
 
 def _below(pid: int) -> list[str]:
-    """Processes two or more levels below this one: keepers and all they started (a zygote is a direct child)."""
+    """Keepers and what they started: processes below a zygote, which is a direct child of this process. Other children,
+    such as another test's Ray cluster, have processes of their own."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -107,8 +108,15 @@ def _below(pid: int) -> list[str]:
             continue
         if fields[0] != "Z":
             parents[int(folder.name)] = int(fields[1])
-    children = {p for p, parent in parents.items() if parent == pid}
-    return [str(p) for p, parent in parents.items() if parent in children]
+    zygotes = {p for p, parent in parents.items() if parent == pid and "inside.zygote" in _command(p)}
+    return [str(p) for p, parent in parents.items() if parent in zygotes]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 LITTER = """
