@@ -32,6 +32,7 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     for split in ("train", "eval"):
         if data.get(split):
             data[split] = str(_additions(folder / f"smoke_{split}.jsonl", first=0 if split == "train" else 500))
+            _section(_section(values, "env"), "options")["prompt"] = "prompt"  # the column's name in these files
     values["save"] = {**_section(values, "save"), "every": 0}
     for path in [path for path in source.lines if path[0] in ("steps", "model")]:
         del source.lines[path]
@@ -65,9 +66,9 @@ def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _additions(path: Path, first: int) -> Path:
-    """A few dozen sums, with the columns single-turn recipes use."""
+    """A few dozen sums, with answers in GSM8K's form, which the mathematical rewards all read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(first + i, (first + i) % 7 + i % 3) for i in range(32)]
-    lines = [{"id": f"sum-{a}-{b}", "prompt": f"{a}+{b}=", "answer": str(a + b)} for a, b in rows]
+    lines = [{"id": f"sum-{a}-{b}", "prompt": f"{a}+{b}=", "answer": f"#### {a + b}"} for a, b in rows]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
