@@ -1,4 +1,4 @@
-"""The quickstart over several seeds, one after another, and once with a learning rate of 0: the table of docs/quickstart.md.
+"""The quickstart over several seeds, one after another, and once with a learning rate of 0: docs/quickstart.md has the table.
 
     python benchmarks/quickstart_seeds.py --out /tmp/seeds
 

@@ -66,7 +66,7 @@ def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _additions(path: Path, first: int) -> Path:
-    """A few dozen sums, with answers in GSM8K's form, which the mathematical rewards all read."""
+    """A few dozen sums, with answers in GSM8K's form."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(first + i, (first + i) % 7 + i % 3) for i in range(32)]
     lines = [{"id": f"sum-{a}-{b}", "prompt": f"{a}+{b}=", "answer": f"#### {a + b}"} for a, b in rows]
