@@ -1,4 +1,6 @@
-"""The quickstart over several seeds, one after another, and once with a learning rate of 0: docs/quickstart.md has the table.
+"""The quickstart over several seeds, one after another, and once with a learning rate of 0.
+
+Its table is in docs/quickstart.md:
 
     python benchmarks/quickstart_seeds.py --out /tmp/seeds
 
