@@ -12,10 +12,14 @@ import hashlib
 import importlib
 import linecache
 import sys
+import threading
 import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+_LOADING = threading.RLock()
 
 
 class PluginError(ValueError):
@@ -79,8 +83,11 @@ def _module_from_text(place: str, contents: str) -> types.ModuleType:
     """Run ``contents`` as a module once per process; tracebacks show its lines though the file may be elsewhere."""
     digest = hashlib.sha256(contents.encode()).hexdigest()[:12]
     name = f"rlpost_user_{Path(place).stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _LOADING:  # environments load their code in threads: none may see a module that is still being run
+        return sys.modules[name] if name in sys.modules else _run_as_module(name, place, contents)
+
+
+def _run_as_module(name: str, place: str, contents: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = place
     linecache.cache[place] = (len(contents), None, contents.splitlines(keepends=True), place)
