@@ -25,5 +25,5 @@ def test_a_file_that_raises_is_refused_in_words_every_time(tmp_path: Path) -> No
     (tmp_path / "broken.py").write_text("raise OSError('no such shop')\n")
     plugin = Plugin.locate("broken.py:reward", tmp_path)
     for _ in range(2):
-        with pytest.raises(PluginError, match="broken.py.*OSError: no such shop"):
+        with pytest.raises(PluginError, match=r"broken\.py.*OSError: no such shop"):
             plugin.load()
