@@ -106,6 +106,8 @@ def _algorithm_rows(loaded: LoadedRecipe, algorithm: Algorithm) -> list[tuple[st
 
 
 def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:
+    from rlpost.learner.logprobs import tile_rows
+
     device = placement.device if isinstance(placement, Placement) else "cuda"
     try:
         total, trained, vocabulary, hidden = _parameters(recipe)
@@ -119,7 +121,7 @@ def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, 
             "learner, all ranks",
             f"{learner / GIB:,.2f} GiB: fp32 weights {total * 4 / GIB:,.2f}, gradients and AdamW state",
         ),
-        ("logits alive at once", f"{recipe.learner.logprob_tile * vocabulary * 4 / GIB:,.3f} GiB (one tile)"),
+        ("logits alive at once", f"{tile_rows(vocabulary) * vocabulary * 4 / GIB:,.3f} GiB (one tile)"),
         (
             "hidden states of a pack",
             f"{recipe.learner.max_tokens_per_pack * hidden * compute / GIB:,.3f} GiB a layer at "

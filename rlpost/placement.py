@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlpost.recipe import Recipe, RecipeError
+from rollout.vllm.config import CPU_HEAD_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,13 @@ def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
     With one GPU, learner and workers share it; with enough of them, each rank and each worker gets its own.
 
     Raises:
-        RecipeError: a GPU is asked for and none, or not enough, is there.
+        RecipeError: a GPU is asked for and none, or not enough, is there; or a built model that vLLM cannot run here.
     """
     gpus = count_gpus() if gpus_here is None else gpus_here
     learner, rollout = recipe.learner, recipe.rollout
     device = ("cuda" if gpus else "cpu") if learner.device == "auto" else learner.device
     if device == "cpu":
+        _refuse_head_size(recipe)
         return Placement("cpu", gpus, 0.0, 0.0)
     if gpus == 0 and recipe.cluster.address is None:
         raise RecipeError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
@@ -72,6 +74,16 @@ def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
     shared = gpus == 1 and learner.ranks == 1
     ipc = recipe.sync.transport == "ipc" or (recipe.sync.transport == "auto" and shared)
     return Placement("cuda", gpus, learner_gpus, worker_gpus, "ipc" if ipc else "object_store")
+
+
+def _refuse_head_size(recipe: Recipe) -> None:
+    build = recipe.model.build
+    if build is not None and build.hidden // build.heads not in CPU_HEAD_SIZES:
+        sizes = ", ".join(map(str, CPU_HEAD_SIZES))
+        raise RecipeError(
+            f"model.build: heads of size hidden / heads = {build.hidden // build.heads}; on a CPU vLLM has kernels for "
+            f"{sizes} only. Change model.build.hidden or model.build.heads"
+        )
 
 
 def _default_share(recipe: Recipe, gpus: int) -> float:

@@ -40,10 +40,12 @@ class EnvSection(Part):
 class DataSection(Part):
     """Where tasks come from when the environment brings none of its own."""
 
-    train: str | None = Field(None, description="JSONL, JSON or parquet file, or a Hugging Face data set name")
-    eval: str | None = Field(None, description="the same, held out")
-    split: str = Field("train", description="split of a Hugging Face data set named in data.train")
-    eval_split: str = Field("test", description="split of a Hugging Face data set named in data.eval")
+    train: str | None = Field(
+        None,
+        description="JSONL, JSON or parquet file, or a Hugging Face data set: owner/name, owner/name:configuration, "
+        "either with @split at its end (@train where it has none)",
+    )
+    eval: str | None = Field(None, description="the same, held out (@test where it has none)")
 
 
 class StragglerSection(Part):

@@ -20,7 +20,7 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     values = source.values
     values["steps"] = min(int(values.get("steps", STEPS)), STEPS)
     lora = _section(values, "learner").get("lora")
-    values["model"] = {"build": {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 64, "max_positions": 4096}}
+    values["model"] = {"build": {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 64}}
     learner = _section(values, "learner")
     learner.update({"device": "cpu", "ranks": 1, "dtype": "fp32", "threads": 2})
     if lora is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from envs.base import Env, EnvError, Task
 from envs.load import load_tasks as load_file
@@ -43,9 +42,9 @@ def _split(loaded: LoadedRecipe, split: str) -> Sequence[Task]:
         tasks = env.tasks(split, recipe.seed, **loaded.env_options)
         key = f"env.name ({loaded.env.target}.tasks('{split}'))"
     else:
-        nearby = loaded.folder / name
-        hub_split = recipe.data.split if split == "train" else recipe.data.eval_split
-        tasks = load_file(str(nearby) if Path(nearby).exists() else name, hub_split)
+        nearby, (dataset, _, named) = loaded.folder / name, name.partition("@")
+        hub_split = named or ("train" if split == "train" else "test")
+        tasks = load_file(nearby) if nearby.exists() else load_file(dataset, hub_split)
     if not tasks:
         raise EnvError(f"{key} gives no tasks")
     return tasks

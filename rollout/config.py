@@ -23,17 +23,6 @@ REFUSED = (
 )
 
 
-class EnvDeadlines(BaseModel):
-    """Seconds each call into an environment may take; an overrun loses that episode only."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    start: float = Field(60.0, gt=0, description="building the environment and its opening messages, seconds each")
-    step: float = Field(60.0, gt=0, description="one action, seconds")
-    score: float = Field(60.0, gt=0, description="judging the episode (also metrics), seconds")
-    close: float = Field(10.0, gt=0, description="releasing what the episode held, seconds")
-
-
 class RolloutConfig(BaseModel):
     """Keys of the recipe's ``rollout`` section."""
 
@@ -50,11 +39,10 @@ class RolloutConfig(BaseModel):
         "template", description="template: the tokenizer's chat template; plain: texts joined by rollout.separator"
     )
     separator: str = Field("\n", description="stands after each message and turn where rollout.chat is plain")
-    deadlines: EnvDeadlines = Field(EnvDeadlines(), description="seconds each call into an environment may take")
-    max_concurrent: int = Field(256, ge=1, description="episodes a worker plays at once; the rest wait in order")
-    max_abandoned_threads: int = Field(
-        4, ge=0, description="environment threads that may hang beyond their deadline before a worker is restarted"
+    deadline_s: float = Field(
+        60.0, gt=0, description="seconds one call into an environment may take; an overrun loses that episode only"
     )
+    max_concurrent: int = Field(256, ge=1, description="episodes a worker plays at once; the rest wait in order")
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from envs.base import Env, Message, Observation, Task
 from reward.score import RewardError, Score
-from rollout.config import EnvDeadlines
 from rollout.env_threads import EnvThread, EnvThreads, Outcome, outcome_of
 from rollout.faults import EpisodeFault
 from rollout.specs import REWARD_ERROR
@@ -70,7 +69,7 @@ class EnvSession:
     Args:
         factory: what builds it.
         task, seed: of this episode.
-        deadlines: seconds each call may take.
+        deadline_s: seconds each call may take.
         threads: the worker's threads.
         cut: done once the episode is called off; calls in flight are then given up.
 
@@ -84,14 +83,14 @@ class EnvSession:
         factory: EnvFactory,
         task: Task,
         seed: int,
-        deadlines: EnvDeadlines,
+        deadline_s: float,
         threads: EnvThreads,
         cut: asyncio.Future[None],
     ) -> None:
         self._factory = factory
         self._task = task
         self._seed = seed
-        self._deadlines = deadlines
+        self._deadline_s = deadline_s
         self._threads = threads
         self._cut = cut
         self._thread: EnvThread | None = None
@@ -101,14 +100,14 @@ class EnvSession:
         """Build the environment and get its opening messages."""
         build = partial(self._factory.build, self._task, self._seed)
         way = _way_to_build(self._factory.env_class)
-        self._env = await self._carry_out(way, "__init__", "start", build, self._close_late)
-        messages = await self._call("start", "start")
+        self._env = await self._carry_out(way, "__init__", build, self._close_late)
+        messages = await self._call("start")
         self._check(_are_messages(messages), "start", "a non-empty list of {'role': str, 'content': str}", messages)
         return [Message(role=message["role"], content=message["content"]) for message in messages]
 
     async def step(self, text: str) -> Observation:
         """Hand over what the model wrote."""
-        observation = await self._call("step", "step", text)
+        observation = await self._call("step", text)
         fits = isinstance(observation, Observation) and isinstance(observation.text, str)
         self._check(fits, "step", "an envs.base.Observation with a text", observation)
         assert isinstance(observation, Observation)
@@ -116,7 +115,7 @@ class EnvSession:
 
     async def score(self) -> Score:
         """Judge the episode. All numbers of the returned score are Python floats."""
-        score = await self._call("score", "score")
+        score = await self._call("score")
         if not isinstance(score, Score):
             raise self._reward_fault("score", f"returned {_show(score)} instead of a reward.Score")
         try:
@@ -127,7 +126,7 @@ class EnvSession:
 
     async def metrics(self) -> dict[str, float]:
         """The environment's own numbers."""
-        values = await self._call("metrics", "score")
+        values = await self._call("metrics")
         try:
             return {str(name): float(value) for name, value in dict(values).items()}
         except (TypeError, ValueError):
@@ -141,43 +140,41 @@ class EnvSession:
         if self._env is not None:
             self._cut = asyncio.get_running_loop().create_future()  # called off or not, it must be closed
             try:
-                await self._call("close", "close")
+                await self._call("close")
             except EpisodeFault as fault:
                 logger.warning("%s", fault)
         if self._thread is not None:
             self._threads.give_back(self._thread)
             self._thread = None
 
-    async def _call(self, method: str, deadline: str, *args: Any) -> Any:
+    async def _call(self, method: str, *args: Any) -> Any:
         function = partial(getattr(self._env, method), *args)
-        return await self._carry_out(_way(self._factory.env_class, method), method, deadline, function)
+        return await self._carry_out(_way(self._factory.env_class, method), method, function)
 
     async def _carry_out(
         self,
         way: Way,
         method: str,
-        deadline: str,
         call: Callable[[], Any],
         late: Callable[[Any], None] | None = None,
     ) -> Any:
         if way == "inline":
             outcome = outcome_of(call)
         elif way == "loop":
-            outcome = await self._guard(method, deadline, asyncio.ensure_future(_awaited(call)))
+            outcome = await self._guard(method, asyncio.ensure_future(_awaited(call)))
         else:
             self._thread = self._thread or self._threads.take()
-            outcome = await self._guard(method, deadline, self._thread.submit(call, late))
+            outcome = await self._guard(method, self._thread.submit(call, late))
         if outcome.error is not None:
             raise self._fault_of(method, outcome.error) from outcome.error
         return outcome.value
 
-    async def _guard(self, method: str, deadline: str, call: asyncio.Future[Outcome]) -> Outcome:
+    async def _guard(self, method: str, call: asyncio.Future[Outcome]) -> Outcome:
         """Wait for a call until it ends, its deadline passes, or the episode is called off."""
-        seconds: float = getattr(self._deadlines, deadline)
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self._deadline_s
         either: set[asyncio.Future[Any]] = {call, self._cut}
         try:
-            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
             if call.done():
                 return call.result()
         finally:
@@ -187,7 +184,7 @@ class EnvSession:
             raise EpisodeFault(StopReason.CANCELLED, "")
         raise EpisodeFault(
             StopReason.ENV_TIMEOUT,
-            f"{self._where(method)} took longer than {seconds:g} s (rollout.deadlines.{deadline})",
+            f"{self._where(method)} took longer than {self._deadline_s:g} s (rollout.deadline_s)",
         )
 
     def _give_up(self, call: asyncio.Future[Outcome], until: float) -> None:

@@ -85,7 +85,7 @@ async def play(
     score: Score | None = None
     metrics: dict[str, float] = {}
     error = ""
-    env = EnvSession(factory, spec.task, spec.seed, config.deadlines, threads, control.cut)
+    env = EnvSession(factory, spec.task, spec.seed, config.deadline_s, threads, control.cut)
     try:
         stop = await _converse(env, engine, chat, config, control, tape)
         control.enter("env.score")

@@ -73,7 +73,7 @@ class Summary:
 
     ``tokens`` is T, ``turns`` and ``truncated_turns`` are counts, ``version_min`` and ``version_max`` span the
     policy tokens (-1 where there are none), ``abandoned_threads`` is the worker's count when the episode ended and
-    ``worn_out`` says that it is above ``rollout.max_abandoned_threads``: restart the worker at the next chance.
+    ``worn_out`` says that these are too many: restart the worker at the next chance.
     """
 
     group_id: int

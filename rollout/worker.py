@@ -22,6 +22,9 @@ from rollout.tape import Tape
 from rollout.trajectory import StopReason, Trajectory
 from rollout.weight_update import WeightUpdate
 
+MAX_ABANDONED_THREADS = 4
+"""Environment threads that may hang beyond their deadline before the worker asks to be restarted."""
+
 
 @runtime_checkable
 class LockStepEngine(Protocol):
@@ -86,7 +89,7 @@ class RolloutWorker:
             if self._setup.deterministic and isinstance(self._engine, LockStepEngine):
                 self._engine.episode_done()
         abandoned = self._threads.abandoned
-        worn_out = abandoned > self._setup.config.max_abandoned_threads
+        worn_out = abandoned > MAX_ABANDONED_THREADS
         return summarize(trajectory, self._setup.worker, abandoned, worn_out), trajectory
 
     async def _play(self, control: EpisodeControl) -> Trajectory:

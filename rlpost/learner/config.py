@@ -24,7 +24,6 @@ class BuildConfig(_Strict):
     heads: int = Field(4, ge=1, description="query heads")
     kv_heads: int | None = Field(None, ge=1, description="key-value heads; absent: as many as query heads")
     intermediate: int = Field(512, ge=8, description="width of the feed-forward layers")
-    max_positions: int = Field(1024, ge=16, description="longest sequence, in tokens")
     initializer_range: float = Field(0.02, gt=0, description="standard deviation of the random weights")
     tied: bool = Field(True, description="one matrix for the input embeddings and the output head")
     tokenizer: str = Field("bytes", description="'bytes', or the name or folder of a Hugging Face tokenizer")
@@ -58,12 +57,11 @@ class OptimizerConfig(_Strict):
     name: str = Field("adamw", description="a registered name, or module:Class of a torch optimizer")
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, of matrices only")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="decay to 0 at the last step")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from 0")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm of an update; 0: no clipping")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the optimizer's class")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of its class, e.g. eps")
 
 
 class LoraConfig(_Strict):
@@ -93,7 +91,6 @@ class LearnerConfig(_Strict):
         "auto", description="compute dtype (master weights are fp32); auto: bf16 on cuda, fp32 on cpu"
     )
     max_tokens_per_pack: int = Field(16384, ge=2, description="tokens of one forward pass; sequences stay whole")
-    logprob_tile: int = Field(1024, ge=1, description="rows of logits that are alive at once")
     gradient_checkpointing: bool = Field(False, description="recompute each layer in the backward pass")
     lora: LoraConfig | None = Field(None, description="train adapters only")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="see OptimizerConfig")

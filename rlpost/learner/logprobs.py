@@ -14,6 +14,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+TILE_BYTES = 1 << 29
+"""Logits alive at once, in fp32; a tile of more rows than 1,024 would gain nothing."""
+
+
+def tile_rows(vocabulary: int) -> int:
+    """Rows of logits to hold at once."""
+    return max(1, min(1024, TILE_BYTES // (4 * vocabulary)))
+
 
 def tiled_logprobs(
     hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, tile: int = 1024

@@ -45,7 +45,7 @@ def load_model(
     load_on = ranks.device if ranks.world == 1 else torch.device("cpu")  # a shard may fit where the whole does not
     model = _read(folder, trust).to(load_on)
     _still(model)
-    policy = PolicyModel(model, torch.float32, config.logprob_tile)
+    policy = PolicyModel(model, torch.float32)
     probe.check(policy)
     policy.compute = compute
     if config.lora is not None:

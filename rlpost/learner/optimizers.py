@@ -25,9 +25,7 @@ Factory = Callable[[ParamGroups, OptimizerConfig], torch.optim.Optimizer]
 
 
 def _adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, **({"fused": True} | config.options)
-    )
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, **({"fused": True} | config.options))
 
 
 REGISTRY: dict[str, Factory] = {"adamw": _adamw}
@@ -57,7 +55,7 @@ def make_optimizer(weights: Iterable[tuple[str, nn.Parameter]], config: Optimize
 
 
 def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """A class from ``module:Class``; it gets those of lr, betas and eps that its signature names, and the options."""
+    """A class from ``module:Class``; it gets those of lr and betas that its signature names, and the options."""
     if ":" not in config.name:
         names = ", ".join(sorted(REGISTRY))
         raise ModelError(f"learner.optimizer.name: there is no '{config.name}'; known: {names}, or module:Class")
@@ -68,7 +66,7 @@ def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimi
     if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
         raise ModelError(f"learner.optimizer.name: '{config.name}' is not a torch optimizer")
     known = inspect.signature(made).parameters
-    standard: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    standard: dict[str, Any] = {"lr": config.lr, "betas": config.betas}
     return made(groups, **({key: value for key, value in standard.items() if key in known} | config.options))
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from rlpost.learner import lora
 from rlpost.learner.attention import NAME, PackedLayout
-from rlpost.learner.logprobs import tiled_logprobs
+from rlpost.learner.logprobs import tile_rows, tiled_logprobs
 from rlpost.learner.sharding import whole
 
 
@@ -26,13 +26,13 @@ class PolicyModel(nn.Module):
     Args:
         model: a causal LM from transformers; it is not copied.
         compute: dtype of activations.
-        tile: rows of logits alive at once.
+        tile: rows of logits alive at once; absent: what TILE_BYTES allow.
 
     Attributes:
         padded: attention runs in padded rows, which any device and dtype can; false: in the variable-length kernel.
     """
 
-    def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int = 1024) -> None:
+    def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.compute = compute
@@ -60,7 +60,8 @@ class PolicyModel(nn.Module):
         )
         hidden = body[0][0].index_select(0, rows)
         head = self.model.get_output_embeddings()
-        return tiled_logprobs(hidden, head.weight, targets, temperature, self.tile)
+        tile = self.tile or tile_rows(head.weight.shape[0])
+        return tiled_logprobs(hidden, head.weight, targets, temperature, tile)
 
     @property
     def device(self) -> torch.device:

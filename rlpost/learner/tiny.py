@@ -30,6 +30,9 @@ CHAT_TEMPLATE = (
 )
 """ChatML. A longer conversation's text always begins with the shorter one's, so token ids are only ever appended."""
 
+MAX_POSITIONS = 1 << 15
+"""Longest sequence of a built model; rotary positions cost no weights."""
+
 _ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 
@@ -69,7 +72,7 @@ def build_model(build: BuildConfig, tokenizer: PreTrainedTokenizerBase, seed: in
         num_attention_heads=build.heads,
         num_key_value_heads=build.kv_heads or build.heads,
         intermediate_size=build.intermediate,
-        max_position_embeddings=build.max_positions,
+        max_position_embeddings=MAX_POSITIONS,
         initializer_range=build.initializer_range,
         tie_word_embeddings=build.tied,
         bos_token_id=None,

@@ -15,6 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 INTEL_OPENMP = "libiomp5.so"
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of an attention head that vLLM has CPU kernels for."""
 
 
 class VllmConfig(BaseModel):
@@ -36,7 +38,6 @@ class VllmConfig(BaseModel):
     enforce_eager: bool = Field(
         False, description="on a GPU: no compilation and no CUDA graphs; starts sooner, samples up to 4x slower"
     )
-    prefix_caching: bool = Field(True, description="reuse the cache of what a conversation has in common with others")
     threads: int = Field(2, ge=1, description="on a CPU: OpenMP threads of one engine")
 
     def compute_dtype(self, device: str) -> Literal["fp32", "bf16", "fp16"]:

@@ -143,7 +143,7 @@ def engine_arguments(
         "max_model_len": max_context,
         "max_num_seqs": config.slots + PROBE_SLOTS,
         "seed": seed,
-        "enable_prefix_caching": config.prefix_caching,
+        "enable_prefix_caching": True,
         "tensor_parallel_size": config.tensor_parallel,
         # Left to itself vLLM would place tensor-parallel workers through Ray when it finds itself in an actor.
         "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else "uni",

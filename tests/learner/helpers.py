@@ -23,7 +23,7 @@ from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
 from rollout.trajectory import StopReason, Trajectory, Turn
 
-TINY = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, max_positions=128, initializer_range=0.3)
+TINY = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, initializer_range=0.3)
 
 
 def tiny_folder(folder: Path, seed: int = 0, **changes: object) -> Path:
@@ -117,11 +117,10 @@ def double_updater(folder: Path, algorithm: Algorithm, max_tokens: int = 1000) -
     config = LearnerConfig(
         device="cpu",
         max_tokens_per_pack=max_tokens,
-        logprob_tile=16,
         optimizer=OptimizerConfig(name="torch.optim:SGD", lr=1.0, clip_grad=0.0),
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).double()
-    policy = PolicyModel(model, torch.float64, config.logprob_tile)
+    policy = PolicyModel(model, torch.float64, tile=16)
     ranks = Ranks(0, 1, torch.device("cpu"), "", 60.0, sharded=False)
     return Updater(policy, ranks, algorithm, make_optimizer(policy.trainable(), config.optimizer), config)
 

@@ -27,7 +27,7 @@ def test_adamw_decays_matrices_only() -> None:
 
 def test_the_first_adamw_update_by_hand() -> None:
     named = weights()
-    optimizer = make_optimizer(named, OptimizerConfig(lr=0.1, eps=1e-12))
+    optimizer = make_optimizer(named, OptimizerConfig(lr=0.1, options={"eps": 1e-12}))
     for _, weight in named:
         weight.grad = torch.full_like(weight, -3.0)
     optimizer.step()  # bias-corrected m / sqrt(v) is the sign of the gradient

@@ -14,7 +14,7 @@ import pytest
 from envs.base import Env, Task
 from reward.score import RewardError, Score
 from rollout.chat import TemplateFormat
-from rollout.config import EnvDeadlines, RolloutConfig
+from rollout.config import RolloutConfig
 from rollout.engine import EngineError, Sample, SampleRequest
 from rollout.env_session import EnvFactory
 from rollout.env_threads import EnvThreads
@@ -28,7 +28,7 @@ from tests.support.worlds import AsyncBroken, AsyncChatter, Broken, Chatter, Qui
 TOKENIZER = byte_tokenizer()
 CHAT = TemplateFormat(TOKENIZER, observation_tokens=60)
 END = TOKENIZER.eos_token_id
-QUICK = EnvDeadlines(start=0.2, step=0.2, score=0.2, close=0.2)
+QUICK = 0.2
 
 
 @pytest.fixture(autouse=True)
@@ -189,12 +189,12 @@ def test_every_turn_has_a_seed_of_its_own_and_greedy_has_no_temperature() -> Non
     [
         ("raise", StopReason.ENV_FAILED, "raised KeyError: 'lost'"),
         ("exit", StopReason.ENV_FAILED, "raised SystemExit: 3"),
-        ("hang", StopReason.ENV_TIMEOUT, "took longer than 0.2 s (rollout.deadlines."),
+        ("hang", StopReason.ENV_TIMEOUT, "took longer than 0.2 s (rollout.deadline_s"),
     ],
 )
 def test_a_broken_environment_loses_its_episode(where: str, how: str, stop: StopReason, words: str) -> None:
     engine = ScriptedEngine(lambda request: _answer("hi"))
-    trajectory = _play(Broken, engine, _spec(3, where=where, how=how), _config(deadlines=QUICK))
+    trajectory = _play(Broken, engine, _spec(3, where=where, how=how), _config(deadline_s=QUICK))
     assert trajectory.stop is stop
     assert trajectory.error.startswith(f"Broken.{where} of task 'task-3' {words}")
     assert np.isnan(trajectory.reward)
@@ -248,7 +248,7 @@ def test_rewards_become_plain_numbers_or_a_marked_error() -> None:
 def test_a_fault_in_close_costs_nothing_but_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     engine = ScriptedEngine(lambda request: _answer("hi"))
     for how in ("raise", "hang"):
-        trajectory = _play(Broken, engine, _spec(3, where="close", how=how), _config(deadlines=QUICK))
+        trajectory = _play(Broken, engine, _spec(3, where="close", how=how), _config(deadline_s=QUICK))
         assert (trajectory.stop, trajectory.reward) == (StopReason.DONE, 3.0)
     assert "Broken.close of task 'task-3' raised KeyError" in caplog.text
     assert "Broken.close of task 'task-3' took longer" in caplog.text
@@ -260,7 +260,7 @@ def test_abandoned_threads_are_counted_until_they_return() -> None:
     async def scenario() -> tuple[int, int]:
         threads = EnvThreads()
         spec = _spec(3, where="step", how="hang")
-        await play(EnvFactory(Broken), engine, CHAT, _config(deadlines=QUICK), spec, threads)
+        await play(EnvFactory(Broken), engine, CHAT, _config(deadline_s=QUICK), spec, threads)
         hung = threads.abandoned
         Broken.release.set()
         for _ in range(500):
@@ -274,7 +274,7 @@ def test_abandoned_threads_are_counted_until_they_return() -> None:
 
 def test_an_environment_that_was_built_too_late_is_closed() -> None:
     engine = ScriptedEngine(lambda request: _answer("hi"))
-    config = _config(deadlines=QUICK)
+    config = _config(deadline_s=QUICK)
 
     async def scenario() -> Trajectory:
         trajectory = await play(EnvFactory(Slow), engine, CHAT, config, _spec(3, seconds=0.5), EnvThreads())
@@ -294,7 +294,7 @@ def test_async_environments_run_on_the_loop_and_fail_alike() -> None:
     assert trajectory.reward == 3.0
     assert AsyncChatter.threads == {threading.current_thread().name}
     for how, stop in (("raise", "env_failed"), ("exit", "env_failed"), ("hang", "env_timeout")):
-        trajectory = _play(AsyncBroken, engine, _spec(3, how=how), _config(deadlines=QUICK))
+        trajectory = _play(AsyncBroken, engine, _spec(3, how=how), _config(deadline_s=QUICK))
         assert trajectory.stop == stop
         assert Chatter.closed.pop() == "task-3"
 

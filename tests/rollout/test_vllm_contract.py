@@ -94,11 +94,16 @@ def broken_names(signatures: dict[str, set[str]], fields: dict[str, set[str]]) -
 async def check_contract(engine: Any) -> list[str]:
     """Runs in the actor, where vllm is imported."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
     from vllm.v1.engine import EngineCoreRequest, FinishReason
+
+    from rollout.vllm.config import CPU_HEAD_SIZES
 
     broken = broken_names(PARAMETERS, FIELDS)
     if not {"STOP", "LENGTH"} <= set(FinishReason.__members__):
         broken.append("FinishReason has no STOP or no LENGTH")
+    if set(CPU_HEAD_SIZES) != set(sizes := CPUAttentionBackend.get_supported_head_sizes()):
+        broken.append(f"heads on a CPU may now be of size {sizes}")
     required = len(EngineCoreRequest.__struct_fields__) - len(EngineCoreRequest.__struct_defaults__)
     if required != REQUIRED_BY_REQUEST:
         broken.append(f"EngineCoreRequest now has {required} required fields")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from envs.base import Task
 from reward.plugins import Plugin, PluginError
 from rollout.chat import ChatError, TemplateFormat
-from rollout.config import EnvDeadlines, RolloutConfig
+from rollout.config import RolloutConfig
 from rollout.gate import OrderedGate
 from rollout.specs import EpisodeSpec, Summary, WorkerSetup
 from rollout.trajectory import StopReason, Trajectory
@@ -162,11 +162,11 @@ def test_status_says_what_runs_on_which_task(model_folder: str) -> None:
     assert after.engine["requests"] >= 2
 
 
-def test_a_worker_wears_out_on_hung_threads_and_says_so(model_folder: str) -> None:
-    quick = EnvDeadlines(start=0.2, step=0.2, score=0.2, close=0.2)
+def test_a_worker_wears_out_on_hung_threads_and_says_so(model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout.worker.MAX_ABANDONED_THREADS", 1)
 
     async def scenario() -> list[Summary]:
-        worker = RolloutWorker(_setup(model_folder, "Broken", deadlines=quick, max_abandoned_threads=1))
+        worker = RolloutWorker(_setup(model_folder, "Broken", deadline_s=0.2))
         return [(await worker.run(spec))[0] for spec in _specs(2, where="step", how="hang")]
 
     summaries = _soon(scenario())

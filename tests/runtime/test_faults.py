@@ -127,7 +127,7 @@ def test_a_killed_worker_is_restarted_and_the_step_completes(
 
 @pytest.mark.slow
 def test_failing_and_hanging_episodes_are_lost_and_counted(env_recipe: Make, run: Run) -> None:
-    folder = run(env_recipe("Sometimes", "batch.tasks=8", "steps=1", "rollout.deadlines.step=0.5"))
+    folder = run(env_recipe("Sometimes", "batch.tasks=8", "steps=1", "rollout.deadline_s=0.5"))
     (row,) = rows(folder)
     assert row["stop/env_failed"] == 4
     assert row["stop/env_timeout"] == 4

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from envs.base import Task
+from rlpost.placement import place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 from rlpost.recipe_source import known_keys
+from rlpost.tasks import load_tasks
 
 GOOD = """\
 model:
@@ -114,4 +117,22 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
 
 def test_few_keys() -> None:
     keys = known_keys(Recipe)
-    assert len(keys) < 90, keys
+    assert len(keys) < 80, keys
+
+
+def test_a_split_is_named_with_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def rows(source: str, split: str) -> list[Task]:
+        asked.append((source, split))
+        return [Task(f"{source}-{split}", {"split": split})]
+
+    monkeypatch.setattr("rlpost.tasks.load_file", rows)
+    load_tasks(load(tmp_path, GOOD, "data={train: 'some/set:main', eval: 'some/set@validation'}"))
+    assert asked == [("some/set:main", "train"), ("some/set", "validation")]
+
+
+def test_a_head_size_without_a_kernel_is_refused(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD, "model={build: {hidden: 96, heads: 6}}", "learner.device=cpu")
+    with pytest.raises(RecipeError, match=r"model.build: .* = 16; on a CPU vLLM has kernels for 32, 64"):
+        place(loaded.recipe, gpus_here=0)
