@@ -1,6 +1,7 @@
-"""The recipe keys that all policy-gradient algorithms share; each algorithm sets its own defaults in a subclass.
+"""The recipe keys that algorithms share: group-relative ones, and among them policy-gradient ones.
 
-Left out: what the keys do (advantages.py, ratios.py, objective.py, selection.py).
+Each algorithm sets its own defaults in a subclass. Left out: what the keys do (advantages.py, ratios.py, objective.py,
+selection.py).
 """
 
 from __future__ import annotations
@@ -43,10 +44,20 @@ class AdvantageConfig(BaseModel):
     refill: int = Field(0, ge=0, description="groups a step may draw anew in place of groups with all rewards equal")
 
 
-class PolicyConfig(BaseModel):
-    """Keys of every policy-gradient algorithm."""
+class GroupedConfig(BaseModel):
+    """Keys of every algorithm with group-relative advantages."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(1, ge=1, description="passes over the kept samples of a step")
+    minibatches: int = Field(1, ge=1, description="optimizer updates a pass")
+    min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories whose absolute advantage is below it")
+    advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="how rewards become advantages")
+    select: dict[str, Any] | None = Field(None, description="down-sampling: name (d3s, or module:Class) and its keys")
+
+
+class PolicyConfig(GroupedConfig):
+    """Keys of every policy-gradient algorithm."""
 
     ratio: RatioLevel = Field(
         "token", description="importance ratio of a token, turn, trajectory, or gspo's geometric mean"
@@ -58,8 +69,6 @@ class PolicyConfig(BaseModel):
     aggregate: Aggregate = Field(
         "sequence", description="sequence: mean of sequence means; token: mean over tokens; constant: Dr.GRPO"
     )
-    epochs: int = Field(1, ge=1, description="passes over the kept samples of a step")
-    minibatches: int = Field(1, ge=1, description="optimizer updates a pass")
     early_kl_stop: float | None = Field(
         None,
         gt=0,
@@ -67,9 +76,6 @@ class PolicyConfig(BaseModel):
     )
     kl: float = Field(0.0, ge=0, description="weight of the KL to the LoRA-free base (k3 estimate)")
     entropy: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories whose absolute advantage is below it")
-    advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="how rewards become advantages")
-    select: dict[str, Any] | None = Field(None, description="down-sampling: name (d3s, or module:Class) and its keys")
 
     @model_validator(mode="after")
     def _clip_high_needs_clip(self) -> Self:
