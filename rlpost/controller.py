@@ -77,6 +77,8 @@ class Controller:
         self._keep_in_flight(step)
         rollouts = self._store.collect(step)
         rollout_s = time.monotonic() - started
+        if self._recipe.engine.sleep:
+            self._session.pool.call_all("sleep")  # the publication wakes the engines
         advantages = self._session.algorithm.advantages(rollouts.groups)
         result = self._learn(step, rollouts, advantages)
         learn_s = time.monotonic() - started - rollout_s

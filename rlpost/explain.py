@@ -15,6 +15,7 @@ from rich.table import Table
 from algorithms.base import Algorithm
 from rlpost.placement import Placement, place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
+from rollout.vllm.config import CPU_CACHE_GIB
 
 GIB = 2**30
 
@@ -135,6 +136,8 @@ def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, 
 
 def _cache_words(recipe: Recipe, device: str) -> str:
     if device == "cpu":
+        return f"{recipe.engine.kv_cache_gib or CPU_CACHE_GIB:g} GiB"
+    if recipe.engine.kv_cache_gib is not None:
         return f"{recipe.engine.kv_cache_gib:g} GiB"
     return f"up to {recipe.engine.gpu_memory_utilization:.0%} of the GPU in all"
 

@@ -135,6 +135,8 @@ class Recipe(Part):
             )
         if self.lag > 0 and self.deterministic:
             raise ValueError("deterministic: true needs lag: 0; overlapping generation depends on timing")
+        if self.lag > 0 and self.engine.sleep:
+            raise ValueError("engine.sleep: true needs lag: 0; with a lag the engine samples while the learner works")
         if self.deterministic and self.batch.straggler is not None:
             raise ValueError("deterministic: true cannot go with batch.straggler; which episodes are cut is timing")
         return self

@@ -171,6 +171,7 @@ def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
         transport=placement.transport,
+        yields_memory=recipe.engine.sleep,
     )
     return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=recipe.cluster.deadline_s)
 

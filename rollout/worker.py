@@ -41,6 +41,15 @@ class LockStepEngine(Protocol):
 
 
 @runtime_checkable
+class SleepingEngine(Protocol):
+    """An engine that can give its memory back until the next update of its weights."""
+
+    async def sleep(self) -> None:
+        """What runs is aborted."""
+        ...
+
+
+@runtime_checkable
 class CountingEngine(Protocol):
     """An engine with numbers of its own for the status."""
 
@@ -115,6 +124,11 @@ class RolloutWorker:
         """
         await self._engine.update_weights(update)
         return self._engine.version
+
+    async def sleep(self) -> None:
+        """Free the engine's memory until the next ``update``, where the engine can."""
+        if isinstance(self._engine, SleepingEngine):
+            await self._engine.sleep()
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
         """The engine's log-probabilities of a fixed probe at its current version; see Engine.probe."""

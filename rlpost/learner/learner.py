@@ -101,6 +101,8 @@ class Learner:
         ``weights``: deliver them before that.
         """
         self._held = []
+        if self.setup.yields_memory and self.policy.device.type == "cuda":
+            torch.cuda.empty_cache()
         ipc = self.setup.transport == "ipc"
         update = weight_update(self.policy, self._ranks, version, ipc)
         if ipc and update.payload:

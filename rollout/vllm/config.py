@@ -15,6 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 INTEL_OPENMP = "libiomp5.so"
+CPU_CACHE_GIB = 1.0
+"""Size of the KV cache on a CPU where the recipe names none."""
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of an attention head that vLLM has CPU kernels for."""
 
@@ -28,11 +30,17 @@ class VllmConfig(BaseModel):
         "auto", description="type of the engine's weights and activations; auto: bf16 on cuda, fp32 on cpu"
     )
     slots: int = Field(128, ge=1, description="requests sampled at once; more of them wait")
-    kv_cache_gib: float = Field(
-        1.0, gt=0, description="on a CPU: memory of the KV cache, GiB; each costs a second or two at start"
+    kv_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        description="memory of the KV cache, GiB; absent: 1 on a CPU, what gpu_memory_utilization leaves on a GPU",
     )
     gpu_memory_utilization: float = Field(
         0.4, gt=0, le=1, description="on a GPU: fraction of its memory for weights and KV cache together"
+    )
+    sleep: bool = Field(
+        False,
+        description="on a GPU at lag 0: weights wait in CPU memory and the cache is freed while the learner works",
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs one engine is spread over")
     enforce_eager: bool = Field(

@@ -21,7 +21,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from rollout.engine import EngineError
-from rollout.vllm.config import VllmConfig
+from rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
 from rollout.vllm.transfer import BACKENDS, register, update_info
 from rollout.weight_update import WeightUpdate
 
@@ -43,14 +43,22 @@ class VllmCore:
         max_context: longest sequence, prompt and sampled tokens together.
         seed: seed of draws that have no seed of their own.
         transport: "object_store" or "ipc"; how weights will come.
+        seeded: requests draw from their own seeds. On a GPU vLLM then launches one kernel a request and step, which
+            takes longer than the rest of a step of a small model, and the draws still do not repeat, because logits
+            depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
     """
 
-    def __init__(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
+    def __init__(
+        self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str, seeded: bool = True
+    ) -> None:
         if transport not in BACKENDS:
             raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
+        self._on_cpu = current_platform.is_cpu()
+        self._asleep = False
+        self._seeded = seeded or self._on_cpu
         try:
             self._start(model, config, max_context, seed, transport)
         except Exception as error:
@@ -58,7 +66,7 @@ class VllmCore:
 
     def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, transport, cpu=current_platform.is_cpu())
+        arguments = engine_arguments(model, config, max_context, seed, transport, cpu=self._on_cpu)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()
@@ -89,7 +97,7 @@ class VllmCore:
         sampling = SamplingParams(
             max_tokens=max_tokens,
             temperature=temperature,
-            seed=seed,
+            seed=seed if self._seeded else None,
             stop_token_ids=list(stop_token_ids),
             logprobs=0,  # of the sampled token alone
             prompt_logprobs=0 if score_prompt else None,
@@ -122,11 +130,21 @@ class VllmCore:
 
         Every cached block is dropped, and outputs that vLLM still has in flight are sampled again.
         """
+        if self._asleep:
+            self._client.wake_up()
+            self._asleep = False
         self._client.collective_rpc("start_weight_update")
         self._client.collective_rpc("update_weights", kwargs={"update_info": update_info(update)})
         self._client.collective_rpc("finish_weight_update")
         if not self._client.reset_prefix_cache(reset_running_requests=True):
             raise EngineError("vLLM did not reset its prefix cache, so old weights' cache would be used on")
+
+    def sleep(self) -> None:
+        """Free the GPU's memory: weights go to CPU memory and the cache is dropped. No request may be running; the next
+        ``load`` takes the memory back. Nothing to do on a CPU."""
+        if not (self._on_cpu or self._asleep):
+            self._client.sleep(1)
+            self._asleep = True
 
     def close(self) -> None:
         """Free the model and the cache."""
@@ -158,10 +176,12 @@ def engine_arguments(
         # Compiling takes longer than it saves at the sizes a CPU can train.
         return arguments | {
             "enforce_eager": True,
-            "kv_cache_memory_bytes": int(config.kv_cache_gib * GIB),
+            "kv_cache_memory_bytes": int((config.kv_cache_gib or CPU_CACHE_GIB) * GIB),
             "block_size": CPU_BLOCK,
         }
     return arguments | {
         "enforce_eager": config.enforce_eager,
         "gpu_memory_utilization": config.gpu_memory_utilization,
+        "kv_cache_memory_bytes": None if config.kv_cache_gib is None else int(config.kv_cache_gib * GIB),
+        "enable_sleep_mode": config.sleep,
     }

@@ -33,7 +33,7 @@ class VllmEngine:
         max_context: longest sequence in tokens, prompt and sampled tokens together.
         stop_token_ids: tokens that end a turn; a sampled one is part of the sample.
         seed: seed of draws whose request has none.
-        deterministic: lock-step; see ``expect``.
+        deterministic: lock-step; see ``expect``. On a GPU only then does a request draw from its own seed.
         transport: how weights will come: "object_store", or "ipc" from a process on the same GPU.
         version: policy version of the weights in ``model``, -1 where that is not known.
 
@@ -55,7 +55,7 @@ class VllmEngine:
         self._max_context = max_context
         self._transport = transport
         self._loop = StepLoop(
-            lambda: VllmCore(model, config, max_context, seed, transport),
+            lambda: VllmCore(model, config, max_context, seed, transport, deterministic),
             slots=config.slots,
             stop_token_ids=stop_token_ids,
             version=version,
@@ -118,6 +118,14 @@ class VllmEngine:
         self._parameters.check(update)
         async with self._one_at_a_time:
             await asyncio.wrap_future(self._loop.update(update))
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back until the next ``update_weights``; what runs is aborted. See ``engine.sleep``.
+
+        Raises:
+            EngineError: the engine died.
+        """
+        await asyncio.wrap_future(self._loop.sleep())
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
         """Score fixed sequences at the current version, in one engine step, prefix cache bypassed.

@@ -86,6 +86,12 @@ class StepLoop:
         self._post(lambda: self._load(update, future), future)
         return future
 
+    def sleep(self) -> Future[None]:
+        """Abort what runs and give the GPU's memory back until the next update."""
+        future: Future[None] = Future()
+        self._post(lambda: self._sleep(future), future)
+        return future
+
     def abort(self, request_id: str) -> None:
         """End a request early; one that is not here is ignored."""
         self._post(lambda: self._abort(request_id))
@@ -236,6 +242,12 @@ class StepLoop:
     def _load(self, update: WeightUpdate, future: Future[None]) -> None:
         self._core.load(update)
         self.version = update.version
+        future.set_result(None)
+
+    def _sleep(self, future: Future[None]) -> None:
+        for sampling in list(self._running.values()):
+            self._abort(sampling.request.id)
+        self._core.sleep()
         future.set_result(None)
 
     def _announce(self, episodes: int) -> None:

@@ -23,6 +23,8 @@ PARAMETERS = {
     "vllm.v1.engine.core_client:InprocClient.abort_requests": {"request_ids"},
     "vllm.v1.engine.core_client:InprocClient.collective_rpc": {"method", "kwargs"},
     "vllm.v1.engine.core_client:InprocClient.reset_prefix_cache": {"reset_running_requests"},
+    "vllm.v1.engine.core_client:InprocClient.sleep": {"level"},
+    "vllm.v1.engine.core_client:InprocClient.wake_up": set(),
     "vllm.v1.engine.core_client:InprocClient.shutdown": set(),
     "vllm.v1.executor:Executor.get_class": {"vllm_config"},
     "vllm.engine.arg_utils:EngineArgs.create_engine_config": {"usage_context"},
@@ -30,6 +32,7 @@ PARAMETERS = {
         "model", "dtype", "max_model_len", "max_num_seqs", "seed", "enable_prefix_caching", "tensor_parallel_size",
         "logprobs_mode", "weight_transfer_config", "skip_tokenizer_init", "disable_log_stats", "enforce_eager",
         "kv_cache_memory_bytes", "block_size", "gpu_memory_utilization", "use_tqdm_on_load",
+        "enable_sleep_mode",
     },
     "vllm:SamplingParams": {
         "max_tokens", "temperature", "seed", "stop_token_ids", "logprobs", "prompt_logprobs", "detokenize",

@@ -231,3 +231,23 @@ def test_closing_fails_what_is_in_flight(vllm: Run) -> None:
     error = vllm(close_a_loop)
     assert isinstance(error, EngineError)
     assert "closed" in str(error)
+
+
+async def sleep_while_one_runs(engine: Any) -> tuple[Sample, Sample]:
+    await fresh_weights(engine)
+    running = asyncio.create_task(engine.generate(SampleRequest("sleep-0", PROMPT, 200)))
+    start = engine.stats()["tokens"]
+    while engine.stats()["tokens"] < start + 3:
+        await asyncio.sleep(0.001)
+    await engine.sleep()
+    aborted = await running
+    await fresh_weights(engine)
+    return aborted, await engine.generate(SampleRequest("sleep-1", PROMPT, 4))
+
+
+def test_an_engine_that_slept_goes_on_after_the_next_update(vllm: Run) -> None:
+    aborted, after = vllm(sleep_while_one_runs)
+    assert aborted.aborted
+    assert 0 < len(aborted.token_ids) < 200
+    assert not after.aborted
+    assert len(after.token_ids) in (1, 2, 3, 4)

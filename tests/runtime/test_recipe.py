@@ -104,6 +104,7 @@ def test_what_cannot_run_is_refused(tmp_path: Path, override: str, words: str) -
 
 def test_contradictions_between_sections(tmp_path: Path) -> None:
     assert "needs lag: 0" in refusal(tmp_path, GOOD, "lag=1", "deterministic=true")
+    assert "engine.sleep: true needs lag: 0" in refusal(tmp_path, GOOD, "lag=1", "engine.sleep=true")
     assert "timing" in refusal(tmp_path, GOOD, "deterministic=true", "batch.straggler={fraction: 0.5}")
     assert "exactly one of path" in refusal(tmp_path, GOOD, "model.path=somewhere")
 
