@@ -2,17 +2,21 @@
 
 With z = h Wᵀ / T, p = softmax(z), l = log p and H = -Σ p l, the derivatives of l[target] and H by z are
 ``onehot(target) - p`` and ``-p (l + H)``. Both the forward and the backward pass go over tiles of rows and recompute
-the tile's logits; what lives between them is (N,) log-normalisers and entropies. Left out: tiles over the vocabulary
-(a tile of 1,024 rows of 150,000 logits is 0.6 GB in fp32) and heads that do more than one matrix product.
+the tile's logits; what lives between them is (N,) log-normalisers and entropies. What is done to a tile is plain torch
+here, and on a GPU the same in two fused kernels (logprob_kernels.py). Left out: tiles over the vocabulary (a tile of
+1,024 rows of 150,000 logits is 0.6 GB in fp32) and heads that do more than one matrix product.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from rlpost.learner import logprob_kernels
 
 TILE_BYTES = 1 << 29
 """Logits alive at once, in fp32; a tile of more rows than 1,024 would gain nothing."""
@@ -48,17 +52,13 @@ def tiled_logprobs(
     return logprob, entropy
 
 
-def _tile_logprobs(hidden: Tensor, weight: Tensor, normaliser: Tensor | None, temperature: float) -> Tensor:
-    """(n, V) log-probabilities, or scaled logits where ``normaliser`` is None, in the accumulation dtype."""
+def _tile_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    """(n, V) logits in the accumulation dtype."""
     if hidden.dtype is torch.float64 or hidden.dtype is torch.float32:
-        logits = hidden @ weight.t()
-    elif hidden.is_cuda:
-        logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
-    else:
-        logits = (hidden @ weight.t()).float()
-    if temperature != 1.0:
-        logits.div_(temperature)
-    return logits if normaliser is None else logits.sub_(normaliser[:, None])
+        return hidden @ weight.t()
+    if hidden.is_cuda:
+        return torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+    return (hidden @ weight.t()).float()
 
 
 class _TiledLogprobs(torch.autograd.Function):
@@ -69,15 +69,15 @@ class _TiledLogprobs(torch.autograd.Function):
         rows = hidden.shape[0]
         dtype = torch.float64 if hidden.dtype is torch.float64 else torch.float32
         logprob, entropy, normaliser = (torch.empty(rows, dtype=dtype, device=hidden.device) for _ in range(3))
+        fused = logprob_kernels.available(hidden.device, dtype)
+        statistics = logprob_kernels.statistics if fused else _statistics
         for start in range(0, rows, tile):
             part = slice(start, start + tile)
-            logits = _tile_logprobs(hidden[part], weight, None, temperature)
-            normaliser[part] = torch.logsumexp(logits, dim=-1)
-            logprobs = logits.sub_(normaliser[part, None])
-            logprob[part] = logprobs.gather(1, targets[part, None])[:, 0]
-            entropy[part] = torch.exp(logprobs).mul_(logprobs).sum(dim=-1).neg_()
+            logits = _tile_logits(hidden[part], weight)
+            statistics(logits, targets[part], temperature, normaliser[part], logprob[part], entropy[part])
+            del logits  # before the next tile's are made
         ctx.save_for_backward(hidden, weight, targets, normaliser, entropy)
-        ctx.temperature, ctx.tile = temperature, tile
+        ctx.temperature, ctx.tile, ctx.fused = temperature, tile, fused
         ctx.set_materialize_grads(False)
         return logprob, entropy
 
@@ -92,28 +92,53 @@ class _TiledLogprobs(torch.autograd.Function):
             return None, None, None, None, None
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=normaliser.dtype) if wants_weight else None
+        gradient = logprob_kernels.gradient if ctx.fused else _gradient
         for start in range(0, hidden.shape[0], ctx.tile):
             part = slice(start, start + ctx.tile)
-            logprobs = _tile_logprobs(hidden[part], weight, normaliser[part], ctx.temperature)
-            grad_logits = _logit_gradient(
-                logprobs,
+            grad_logits = gradient(
+                _tile_logits(hidden[part], weight),
                 targets[part],
+                ctx.temperature,
+                normaliser[part],
+                entropy[part],
                 None if grad_logprob is None else grad_logprob[part],
                 None if grad_entropy is None else grad_entropy[part],
-                entropy[part],
+                hidden.dtype,
             )
-            grad_logits = grad_logits.div_(ctx.temperature).to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[part])
             if grad_weight is not None:
                 _add_product(grad_weight, grad_logits.t(), hidden[part])
+            del grad_logits
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
 
 
-def _logit_gradient(
-    logprobs: Tensor, targets: Tensor, grad_logprob: Tensor | None, grad_entropy: Tensor | None, entropy: Tensor
+def _statistics(
+    logits: Tensor, targets: Tensor, temperature: float, normaliser: Tensor, logprob: Tensor, entropy: Tensor
+) -> None:
+    """Fill in log Σ exp(z), log p[target] and H of each row, z = logits / temperature; ``logits`` is overwritten."""
+    if temperature != 1.0:
+        logits.div_(temperature)
+    torch.logsumexp(logits, dim=-1, out=normaliser)
+    logprobs = logits.sub_(normaliser[:, None])
+    logprob.copy_(logprobs.gather(1, targets[:, None])[:, 0])
+    entropy.copy_(torch.exp(logprobs).mul_(logprobs).sum(dim=-1).neg_())
+
+
+def _gradient(
+    logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    normaliser: Tensor,
+    entropy: Tensor,
+    grad_logprob: Tensor | None,
+    grad_entropy: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """g_lp (onehot - p) + g_H (-p (log p + H)), (n, V); ``logprobs`` is overwritten."""
+    """g_lp (onehot - p) + g_H (-p (log p + H)), over T: (n, V) in ``dtype``; ``logits`` is overwritten."""
+    if temperature != 1.0:
+        logits.div_(temperature)
+    logprobs = logits.sub_(normaliser[:, None])
     probs = torch.exp(logprobs)
     if grad_entropy is None:
         assert grad_logprob is not None
@@ -123,14 +148,28 @@ def _logit_gradient(
         gradient = probs.mul_(slope if grad_logprob is None else slope.add_(grad_logprob[:, None])).neg_()
     if grad_logprob is not None:
         gradient.scatter_add_(1, targets[:, None], grad_logprob[:, None])
-    return gradient
+    return gradient.div_(temperature).to(dtype)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """``total += left @ right``, accumulated in the dtype of ``total``."""
     if total.dtype is right.dtype:
         total.addmm_(left, right)
+    elif right.is_cuda and _adds_in_place(right.dtype):
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     elif right.is_cuda:
         total.add_(torch.mm(left, right, out_dtype=total.dtype))
     else:
         total.add_(left @ right)
+
+
+@cache
+def _adds_in_place(dtype: torch.dtype) -> bool:
+    """Whether this torch adds a half-precision product to an fp32 matrix without a matrix in between."""
+    ones = torch.ones(16, 16, dtype=dtype, device="cuda")
+    total = torch.ones(16, 16, device="cuda")
+    try:
+        torch.addmm(total, ones, ones, out_dtype=torch.float32, out=total)
+    except (RuntimeError, TypeError):
+        return False
+    return bool((total == 17).all())
