@@ -1,0 +1,8 @@
+"""All scenarios, by name, in the order of their difficulty."""
+
+from __future__ import annotations
+
+from envs.errands.scenarios import easy, hard, medium
+from envs.errands.scenarios.base import SCENARIOS, Plan, Scenario
+
+__all__ = ["SCENARIOS", "Plan", "Scenario", "easy", "hard", "medium"]
