@@ -1,0 +1,211 @@
+"""AppWorld-style episodes: a solver writes Python, a world runs it, and tests of the world's state judge the end.
+
+The same environment drives our own world (``errands``, the default: nothing to install) and the real AppWorld, which
+lives in a Python environment of its own and is reached over HTTP, one server process a slot. The reward is the share of
+the task's tests that passed, of those that doing nothing fails; a test that doing nothing passes counts only where it
+failed. Left out: AppWorld itself, its tasks and its data, which nobody may redistribute.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
+from envs.appworld_demos import demonstrate
+from envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
+from envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
+from envs.errands.datasets import UnknownTask, load_task_ids, task_of
+
+FAILED = "Execution failed."
+_episodes = itertools.count()
+
+
+class AppWorld(Env):
+    """One episode.
+
+    Args:
+        task: one of ``tasks``.
+        seed: not used: the worlds are the tasks' own.
+        appworld: the real AppWorld: ``{python: path of the interpreter it is installed for, root: its data folder}``.
+            Absent: our own world.
+        http: put our own world behind HTTP too, as the real one is.
+        train, eval: the data sets that training and evaluation tasks come from.
+        difficulties: only tasks of these difficulties are trained on.
+        partial_credit: score the tests of an episode that never completed its task; else it is worth 0, as in LOOP.
+        experiment: name of the run; each episode has one of its own below it.
+        slots: servers at most; absent: as many as memory holds.
+        timeout_s: seconds a block of code may take.
+        deadlines: seconds that requests to a server may take, by name (see ``Deadlines``).
+        unsafe: run code without isolation where the host gives none.
+
+    Raises:
+        EnvError: the world cannot be set up, or was lost in the middle of the episode.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        appworld: Mapping[str, str] | None = None,
+        http: bool = False,
+        train: str = "train",
+        eval: str = "dev",
+        difficulties: Sequence[int] | None = None,
+        partial_credit: bool = False,
+        experiment: str = "rlpost",
+        slots: int | None = None,
+        timeout_s: float = 20.0,
+        deadlines: Mapping[str, float] | None = None,
+        unsafe: bool = False,
+    ) -> None:
+        super().__init__(task, seed)
+        self._where = (appworld, http, slots)
+        self._experiment = f"{experiment}/{os.getpid()}-{next(_episodes)}-{task.id}"
+        self._partial_credit = partial_credit
+        self._timeout_s = timeout_s
+        self._deadlines = Deadlines(**(deadlines or {}))
+        self._unsafe = unsafe
+        self._world: World | None = None
+        self._counts = dict.fromkeys(("turns", "errors", "look_ups", "no_code", "several_blocks"), 0)
+        self._gave_up = self._completed = False
+        self._ended = ""
+
+    @classmethod
+    def tasks(
+        cls,
+        split: str,
+        seed: int,
+        appworld: Mapping[str, str] | None = None,
+        train: str = "train",
+        eval: str = "dev",
+        difficulties: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Sequence[Task]:
+        """All tasks of a data set; of the training split, those of ``difficulties``.
+
+        Raises:
+            EnvError: no such data set, no data, or no task of these difficulties.
+        """
+        name = train if split == "train" else eval
+        try:
+            found = _own_tasks(name) if appworld is None else _appworld_tasks(Path(_setting(appworld, "root")), name)
+        except UnknownTask as error:
+            raise EnvError(f"env.options.{split}: {error}") from None
+        if split == "train" and difficulties is not None:
+            found = [task for task in found if task.difficulty in difficulties]
+            if not found:
+                raise EnvError(f"no task of '{name}' has a difficulty of env.options.difficulties {list(difficulties)}")
+        return found
+
+    @classmethod
+    def demonstrations(
+        cls, split: str, seed: int, count: int, appworld: Mapping[str, str] | None = None, **options: Any
+    ) -> Sequence[Demonstration]:
+        """Reference solutions of our own world's tasks, played turn by turn; see ``appworld_demos.demonstrate``."""
+        if appworld is not None:
+            raise EnvError("the real AppWorld gives no demonstrations; name a file in warm_start.data")
+        allowed = {"train", "difficulties", "unsafe"} & options.keys()
+        return demonstrate(split, seed, count, **{name: options[name] for name in allowed})
+
+    def start(self) -> Sequence[Message]:
+        """Set the world up; the prompt."""
+        appworld, http, slots = self._where
+        if appworld is None and not http:
+            self._world = LocalWorld(self.task.id, self._experiment, self._timeout_s, self._unsafe)
+        else:
+            settings: dict[str, Any] = {"timeout_seconds": int(self._timeout_s)}
+            if appworld is None:
+                servers, outputs = errands_servers(slots), None
+                settings["unsafe"] = self._unsafe
+            else:
+                root = _setting(appworld, "root")
+                servers = appworld_servers(_setting(appworld, "python"), root, slots)
+                outputs = Path(root) / "experiments" / "outputs"
+            self._world = RemoteWorld(servers, self.task.id, self._experiment, self._deadlines, outputs, settings)
+        return opening(self._world.describe())
+
+    def step(self, text: str) -> Observation:
+        """Run the turn's code (all its blocks as one); what came of it."""
+        world = self._here()
+        blocks = code_blocks(text)
+        code = joined(blocks)
+        counts = self._counts
+        counts["turns"] += 1
+        counts["no_code"] += not code.strip()
+        counts["several_blocks"] += len(blocks) > 1
+        counts["look_ups"] += look_ups(code)
+        output = world.execute(code)
+        counts["errors"] += output.startswith(FAILED)
+        self._completed = world.task_completed()
+        self._gave_up = self._completed and gives_up(code)
+        self._ended = world.ended()
+        return Observation(output.rstrip("\n"), done=self._completed or bool(self._ended))
+
+    def score(self) -> Score:
+        """Share of the tests, and success: completed, and all tests passed."""
+        if not (self._completed or self._partial_credit):
+            return Score(0.0, {"tests": 0.0}, success=False)
+        verdict = self._here().evaluate()
+        share = tests_share(verdict)
+        return Score(share, {"tests": share}, success=self._completed and bool(verdict["success"]))
+
+    def metrics(self) -> Mapping[str, float]:
+        """Failed executions and turns without code, as shares of the turns; look-ups in the API docs; 1 where the
+        solver gave up, never completed, or lost its shell; turns of several code blocks."""
+        turns = max(1, self._counts["turns"])
+        return {
+            "execution_errors_a_turn": self._counts["errors"] / turns,
+            "no_code_a_turn": self._counts["no_code"] / turns,
+            "several_blocks_a_turn": self._counts["several_blocks"] / turns,
+            "api_doc_look_ups": float(self._counts["look_ups"]),
+            "gave_up": float(self._gave_up),
+            "unfinished": float(not self._completed),
+            "shell_lost": float(bool(self._ended)),
+        }
+
+    def close(self) -> None:
+        """Let go of the world."""
+        if self._world is not None:
+            self._world.close()
+
+    def _here(self) -> World:
+        if self._world is None:
+            raise EnvError("the episode was not started")
+        return self._world
+
+
+def tests_share(verdict: Mapping[str, Any]) -> float:
+    """passed / (tests that doing nothing fails + other tests that failed), in [0, 1]: 0 for doing nothing, 1 only where
+    every test passed. Tests without labels all count."""
+    passed = sum(test.get("label") != "no_op_pass" for test in verdict["passes"])
+    failed = len(verdict["failures"])
+    return passed / (passed + failed) if passed + failed else 0.0
+
+
+def _own_tasks(name: str) -> list[Task]:
+    known = [task_of(task_id) for task_id in load_task_ids(name)]
+    return [Task(str(task), {}, task.scenario, task.difficulty, "errands") for task in known]
+
+
+def _appworld_tasks(root: Path, name: str) -> list[Task]:
+    """Ids from the data set's file; difficulties from the tasks' metadata, where it is there."""
+    listed = root / "data" / "datasets" / f"{name}.txt"
+    if not listed.is_file():
+        raise EnvError(f"AppWorld has no data set {listed}; `rlpost doctor --appworld PYTHON` says what is missing")
+    tasks = []
+    for task_id in listed.read_text().split():
+        metadata = root / "data" / "tasks" / task_id / "ground_truth" / "metadata.json"
+        difficulty = json.loads(metadata.read_text()).get("difficulty", 0) if metadata.is_file() else 0
+        tasks.append(Task(task_id, {}, task_id.rpartition("_")[0], difficulty, "appworld"))
+    return tasks
+
+
+def _setting(appworld: Mapping[str, str], name: str) -> str:
+    if not appworld.get(name):
+        raise EnvError(f"env.options.appworld.{name} is missing: AppWorld's own Python, and the folder of its data")
+    return appworld[name]
