@@ -151,7 +151,7 @@ class AppWorld(Env):
         if not (self._completed or self._partial_credit):
             return Score(0.0, {"tests": 0.0}, success=False)
         verdict = self._here().evaluate()
-        share = tests_share(verdict)
+        share = share_of_tests(verdict)
         return Score(share, {"tests": share}, success=self._completed and bool(verdict["success"]))
 
     def metrics(self) -> Mapping[str, float]:
@@ -179,7 +179,7 @@ class AppWorld(Env):
         return self._world
 
 
-def tests_share(verdict: Mapping[str, Any]) -> float:
+def share_of_tests(verdict: Mapping[str, Any]) -> float:
     """passed / (tests that doing nothing fails + other tests that failed), in [0, 1]: 0 for doing nothing, 1 only where
     every test passed. Tests without labels all count."""
     passed = sum(test.get("label") != "no_op_pass" for test in verdict["passes"])

@@ -27,7 +27,10 @@ change nothing that the task does not ask for, and decide everything yourself: n
 
 When the task is done call apis.supervisor.complete_task(), with answer=... if and only if something was asked. Give up
 with apis.supervisor.complete_task(status="fail") only when it cannot be done."""
-USER = "My name is {first_name} {last_name}, my email is {email}, my phone number is {phone_number}. It is {now}.\n\n{task}"
+USER = (
+    "My name is {first_name} {last_name}, my email is {email}, my phone number is {phone_number}. It is {now}."
+    "\n\n{task}"
+)
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _LOOK_UP = re.compile(r"\bapis\.api_docs\.\w+\(")

@@ -96,6 +96,8 @@ class Server:
     def last_words(self) -> str:
         """Its exit status, where it has one, and the end of its log, as lines for a message."""
         lines = Path(self._log.name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.3)  # a connection breaks a moment before its process is seen to be dead
         status = self.process.poll()
         words = "" if status is None else f"; it ended with status {status}"
         return words + ("; its last lines:\n" + "\n".join("    " + line for line in lines) if lines else "")
@@ -112,6 +114,9 @@ class Servers:
     Args:
         command, environment, folder: see ``Server``.
         slots: how many servers at most; None: as many as memory allows.
+
+    Attributes:
+        largest: bytes of the largest server measured so far.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class Servers:
     ) -> None:
         self._how = (command, environment or {}, folder)
         self._most = slots
+        self.largest = 0
         self._idle: list[Server] = []
         self._out: set[Server] = set()
         self._starting = 0
@@ -169,9 +175,11 @@ class Servers:
 
     def measure(self, server: Server) -> None:
         """Call once a server has its world: decides the number of slots where it was not given."""
+        memory = server.memory
         with self._free:
+            self.largest = max(self.largest, memory)
             if self._most is None:
-                self._most = slots_for(server.memory, available_memory())
+                self._most = slots_for(memory, available_memory())
                 self._free.notify_all()
 
     def give_back(self, server: Server, healthy: bool) -> None:

@@ -152,11 +152,21 @@ def view(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    appworld: Annotated[
+        str | None, typer.Option(help="the Python that AppWorld is installed for: check it alone")
+    ] = None,
+    appworld_root: Annotated[str, typer.Option(help="the folder that AppWorld's data folder is in")] = ".",
+) -> None:
     """Check this machine: what is installed, what it supports, what to do where they disagree."""
-    from rlpost.doctor import diagnose, print_report
+    from rlpost.doctor import CHECKS, diagnose, print_report
 
-    raise typer.Exit(print_report(diagnose()))
+    checks = CHECKS
+    if appworld is not None:
+        from rlpost.checks.appworld import check_appworld
+
+        checks = {"AppWorld": lambda: check_appworld(appworld, appworld_root)}
+    raise typer.Exit(print_report(diagnose(checks)))
 
 
 def main() -> None:

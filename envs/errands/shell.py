@@ -15,7 +15,13 @@ from reward.sandbox import Limits, Outcome, Reason, Session
 FAILURE = "Execution failed. Traceback:\n"
 SUCCESS = "Execution successful."
 NO_CODE = "No code available to execute."
-_PRELUDE = f"{Path(__file__).with_name('inside.py').read_text()}\n__run__ = install(call, globals())\n"
+_INSIDE = Path(__file__).with_name("inside.py").read_text()
+_PRELUDE = f"""
+__inside__ = {{"__name__": "inside"}}
+exec(compile({_INSIDE!r}, "<inside>", "exec"), __inside__)
+__run__ = __inside__.pop("install")(call, globals())
+del __inside__
+"""
 _PRELUDE_S = 60.0
 _TOO_MANY_CALLS = (
     "Number of requests exceeded the limit of {}. This potentially means that you have an infinite loop in your code."
