@@ -2,21 +2,25 @@
 
 It is registered with transformers under the name ``rlpost_packed``; no mask is registered for that name, so a model
 builds none. The layout reaches the attention function through the forward pass's keyword arguments, also under
-gradient checkpointing. On CUDA in half precision torch's variable-length FlashAttention runs; elsewhere queries, keys
-and values are gathered into right-padded rows of similar length inside the attention alone, where causality already
-keeps the padding out. Left out: dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
+gradient checkpointing. On CUDA in half precision torch's variable-length FlashAttention runs, or for long sequences of
+equal length cuDNN's attention; elsewhere queries, keys and values are gathered into right-padded rows of similar
+length inside the attention alone, where causality already keeps the padding out. Left out: dropout (a policy's
+log-probs must not be random), soft-capping and attention sinks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
 from rlpost.learner.errors import ModelRefused
@@ -25,6 +29,15 @@ from rlpost.learner.varlen import varlen_attention
 NAME = "rlpost_packed"
 """Name of the attention implementation in transformers."""
 
+_LONG = 8192
+"""From this length on, sequences of equal length go to cuDNN: it is faster than the variable-length kernel, but plans
+anew for every shape."""
+_FASTEST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 _SIMILAR = 0.8  # sequences of a padded group are at least this fraction of its longest one
 
 
@@ -54,12 +67,14 @@ class PackedLayout:
         position_ids: (1, N) int64, restarting at 0 in each sequence.
         cu_seqlens: (S + 1,) int32, first position of each sequence, then N.
         longest: length of the longest sequence.
-        groups: for the padded path; empty where the variable-length kernel is used.
+        padded: the variable-length kernel is not to be used.
+        groups: for the padded path and for long sequences; empty where the variable-length kernel is used.
     """
 
     position_ids: Tensor
     cu_seqlens: Tensor
     longest: int
+    padded: bool
     groups: tuple[PaddedGroup, ...]
 
     @classmethod
@@ -68,11 +83,13 @@ class PackedLayout:
         ends = np.cumsum(lengths)
         starts = ends - lengths
         positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
-        groups = tuple(_groups(lengths, starts, device)) if padded else ()
+        long = min(lengths) == max(lengths) >= _LONG
+        groups = tuple(_groups(lengths, starts, device)) if padded or long else ()
         return cls(
-            torch.from_numpy(positions)[None].to(device),
-            torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)).to(device),
+            to_device(positions, device)[None],
+            to_device(np.concatenate([[0], ends]).astype(np.int32), device),
             int(max(lengths)),
+            padded,
             groups,
         )
 
@@ -97,11 +114,16 @@ def _group(lengths: np.ndarray, first: int, device: torch.device | str) -> Padde
     starts = np.cumsum(lengths) - lengths
     gather = starts[:, None] + np.minimum(within, lengths[:, None] - 1)
     keep = np.flatnonzero(within < lengths[:, None])
-    return PaddedGroup(
-        rows, width, first, torch.from_numpy(gather.ravel()).to(device), torch.from_numpy(keep).to(device)
-    )
+    return PaddedGroup(rows, width, first, to_device(gather.ravel(), device), to_device(keep, device))
 
 
+def to_device(array: NDArray[Any], device: torch.device | str) -> Tensor:
+    """The array as a tensor there; on the way to a GPU the host does not wait for what the GPU is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
+
+
+@torch.compiler.disable
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -133,7 +155,8 @@ def packed_attention(
         if kwargs.get(unknown) is not None:
             raise ModelRefused(f"{type(module).__name__} uses '{unknown}' in attention, which packed attention has not")
     rows_q, rows_k, rows_v = (states[0].transpose(0, 1) for states in (query, key, value))
-    compute = _padded if packed_layout.groups else _varlen
+    in_rows = packed_layout.padded or (packed_layout.groups and sliding_window is None)
+    compute = _padded if in_rows else _varlen
     return compute(rows_q, rows_k, rows_v, packed_layout, scaling, sliding_window)[None], None
 
 
@@ -156,15 +179,16 @@ def _padded(
         if window is not None and window < group.width:
             band = torch.ones(group.width, group.width, dtype=torch.bool, device=query.device).tril_()
             mask = band.triu_(1 - window)
-        output = functional.scaled_dot_product_attention(
-            _rows(query, group),
-            _rows(key, group),
-            _rows(value, group),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=shared,
-        )
+        with sdpa_kernel(_FASTEST, set_priority=True) if query.is_cuda else nullcontext():
+            output = functional.scaled_dot_product_attention(
+                _rows(query, group),
+                _rows(key, group),
+                _rows(value, group),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=shared,
+            )
         flat = output.transpose(1, 2).reshape(group.rows * group.width, *query.shape[1:])
         outputs.append(flat if group.keep is None else flat.index_select(0, group.keep))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -91,7 +91,11 @@ class LearnerConfig(_Strict):
         "auto", description="compute dtype (master weights are fp32); auto: bf16 on cuda, fp32 on cpu"
     )
     max_tokens_per_pack: int = Field(16384, ge=2, description="tokens of one forward pass; sequences stay whole")
-    gradient_checkpointing: bool = Field(False, description="recompute each layer in the backward pass")
+    gradient_checkpointing: bool | Literal["offload"] = Field(
+        False,
+        description="true: recompute each layer in the backward pass; offload: and keep its input in CPU memory",
+    )
+    compile: bool = Field(False, description="torch.compile the decoder layers; takes a minute at the first step")
     lora: LoraConfig | None = Field(None, description="train adapters only")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="see OptimizerConfig")
 

@@ -48,6 +48,7 @@ def load_model(
     policy = PolicyModel(model, torch.float32)
     probe.check(policy)
     policy.compute = compute
+    policy.offload = config.gradient_checkpointing == "offload"
     if config.lora is not None:
         lora.add_adapters(model, config.lora, seed)
         for weight in model.parameters():
@@ -56,6 +57,9 @@ def load_model(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+    if config.compile:
+        for layer in _layers(model):  # they share what is compiled; whatever FSDP2 does around a layer stays outside
+            setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
     if ranks.mesh is not None:
         shard(policy, _layers(model), ranks.mesh, compute)
     if available(policy.device, compute):

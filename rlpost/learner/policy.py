@@ -7,10 +7,11 @@ gathers it like any other weight. Left out: caches and generation (the engines')
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
@@ -30,6 +31,8 @@ class PolicyModel(nn.Module):
 
     Attributes:
         padded: attention runs in padded rows, which any device and dtype can; false: in the variable-length kernel.
+        offload: what the backward pass needs of the layers waits in CPU memory; meant for gradient checkpointing, where
+            that is one input a layer.
     """
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int | None = None) -> None:
@@ -38,6 +41,7 @@ class PolicyModel(nn.Module):
         self.compute = compute
         self.tile = tile
         self.padded = True
+        self.offload = False
         self.model.set_attn_implementation(NAME)
 
     def forward(
@@ -55,9 +59,10 @@ class PolicyModel(nn.Module):
         Returns:
             ``(logprobs, entropies)``, both (R,), fp32 (fp64 for an fp64 model), with gradient.
         """
-        body = self.model.base_model(
-            input_ids=input_ids, position_ids=layout.position_ids, packed_layout=layout, use_cache=False
-        )
+        with save_on_cpu(pin_memory=input_ids.is_cuda) if self.offload else nullcontext():
+            body = self.model.base_model(
+                input_ids=input_ids, position_ids=layout.position_ids, packed_layout=layout, use_cache=False
+            )
         hidden = body[0][0].index_select(0, rows)
         head = self.model.get_output_embeddings()
         tile = self.tile or tile_rows(head.weight.shape[0])

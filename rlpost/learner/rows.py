@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlpost.learner.attention import PackedLayout
+from rlpost.learner.attention import PackedLayout, to_device
 from rlpost.learner.packing import Pack, share
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
@@ -88,12 +88,12 @@ class Rows:
         rows = np.flatnonzero(self.wanted[positions])
         scored = positions[rows]
         return ForwardInputs(
-            input_ids=torch.from_numpy(self.tokens[positions])[None].to(device),
+            input_ids=to_device(self.tokens[positions], device)[None],
             layout=model.layout([len(span) for span in spans]),
-            rows=torch.from_numpy(rows).to(device),
-            targets=torch.from_numpy(self.targets[scored]).to(device),
-            positions=torch.from_numpy(positions).to(device),
-            scored=torch.from_numpy(scored).to(device),
+            rows=to_device(rows, device),
+            targets=to_device(self.targets[scored], device),
+            positions=to_device(positions, device),
+            scored=to_device(scored, device),
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithms.base import PackedViews
+from rlpost.learner.attention import to_device
 from rlpost.learner.packing import Pack
 from rlpost.learner.rows import ForwardInputs, Rows
 from rollout.trajectory import Trajectory
@@ -84,8 +85,8 @@ class FlatBatch:
         """
         at = inputs.positions
         current = logprobs.new_zeros(len(at)).index_copy(0, inputs.rows, logprobs)
-        members = torch.tensor(pack.members, device=at.device)
-        lengths = torch.tensor([self.rows.lengths[member] for member in pack.members], device=at.device)
+        members = np.array(pack.members, dtype=np.int64)
+        lengths = np.diff(self.rows.bounds)[members]
         return PackedViews(
             logprobs=current,
             entropies=None if entropies is None else current.new_zeros(len(at)).index_copy(0, inputs.rows, entropies),
@@ -94,9 +95,9 @@ class FlatBatch:
             ref_logprobs=None if self.ref_logprobs is None else self.ref_logprobs[at],
             advantages=self.advantages[at],
             mask=self.mask[at],
-            sequence=torch.repeat_interleave(torch.arange(len(members), device=at.device), lengths),
+            sequence=to_device(np.repeat(np.arange(len(members)), lengths), at.device),
             turn=self.turn[at],
-            sequence_tokens=self.sequence_tokens[members],
+            sequence_tokens=self.sequence_tokens[to_device(members, at.device)],
             offpolicy_weight=None if self.offpolicy_weight is None else self.offpolicy_weight[at],
         )
 

@@ -96,6 +96,12 @@ def test_layout_by_hand() -> None:
     assert (second.rows, second.width, second.first, second.gather) == (1, 4, 19, None)
 
 
+def test_long_sequences_of_equal_length_leave_the_variable_length_kernel() -> None:
+    assert [group.rows for group in PackedLayout.of([9000, 9000], "cpu", padded=False).groups] == [2]
+    assert PackedLayout.of([9000, 8999], "cpu", padded=False).groups == ()
+    assert PackedLayout.of([100, 100], "cpu", padded=False).groups == ()
+
+
 def test_without_a_layout_or_with_a_cap_it_refuses() -> None:
     states = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ModelRefused, match="keyword arguments"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from rlpost.learner.attention import PackedLayout, packed_attention
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.logprobs import tiled_logprobs
+from rlpost.learner.packing import Pack
+from rlpost.learner.rows import Rows
 from rlpost.learner.varlen import available
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
@@ -39,6 +42,49 @@ def test_the_kernel_agrees_with_padded_rows(window: int | None, shared: int) -> 
         results.append([output, *torch.autograd.grad((output.float() * weight).sum(), (query, key, value))])
     for own, other in zip(*results, strict=True):
         torch.testing.assert_close(own, other, rtol=2e-2, atol=4e-2)
+
+
+@pytest.mark.parametrize("window", [None, 100])
+def test_long_sequences_give_the_numbers_of_the_variable_length_kernel(window: int | None) -> None:
+    torch.manual_seed(0)
+    states = [torch.randn(1, heads, 16384, 64, device="cuda", dtype=torch.bfloat16) for heads in (4, 2, 2)]
+    lengths = [[8192, 8192], [8192, 8191, 1]]  # the second cannot be laid out in rows
+    first, second = (
+        packed_attention(
+            torch.nn.Identity(), *states, None, sliding_window=window, packed_layout=PackedLayout.of(one, "cuda", False)
+        )[0][:, :8192]
+        for one in lengths
+    )
+    torch.testing.assert_close(first, second, rtol=2e-2, atol=1e-2)
+
+
+def test_a_pack_is_computed_without_waiting_for_the_gpu(tmp_path: Path) -> None:
+    learner = Learner(setup(tiny_folder(tmp_path / "m", hidden=128), device="cuda", dtype="bf16"), algorithm=Clipped())
+    rows = Rows.of([np.arange(40, dtype=np.int32)] * 3, [np.ones(40, dtype=bool)] * 3)
+    for mode in ("default", "error"):  # the first round compiles kernels and gathers weights
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            inputs = rows.inputs(Pack((0, 1, 2), 117), learner.policy)
+            logprobs, _ = learner.policy(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, 0.9)
+            logprobs.sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    learner.close()
+
+
+@pytest.mark.parametrize("changes", [{"compile": True}, {"gradient_checkpointing": "offload"}])
+def test_fast_and_frugal_paths_learn_the_same(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m", hidden=128, initializer_range=0.1)
+    config = {"optimizer": OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0), "max_tokens_per_pack": 60}
+    moves = []
+    for options in ({}, changes):
+        learner = Learner(setup(folder, device="cuda", dtype="bf16", **config, **options), algorithm=Clipped())
+        before = weights_of(learner)
+        learner.learn(batch(8))
+        after = weights_of(learner)
+        moves.append(torch.cat([torch.from_numpy(after[name] - before[name]).flatten() for name in after]))
+        learner.close()
+    assert (moves[1] - moves[0]).norm() < 0.03 * moves[0].norm()
 
 
 def test_tiled_logprobs_of_a_large_vocabulary_take_little_memory() -> None:

@@ -1,0 +1,46 @@
+"""Options that only save time or memory learn what the plain path learns. CUDA's own are in test_cuda.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.learner import Learner
+from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
+
+DESCENT = OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0)
+
+
+def moved(folder: Path, **config: Any) -> torch.Tensor:
+    """What one step of two packs or more changes, flat."""
+    learner = Learner(setup(folder, optimizer=DESCENT, max_tokens_per_pack=60, **config), algorithm=Clipped())
+    before = weights_of(learner)
+    learner.score([[1, 2, 3, 4]])
+    learner.learn(batch(8))
+    after = weights_of(learner)
+    learner.close()
+    return torch.cat([torch.from_numpy(after[name] - before[name]).flatten() for name in after])
+
+
+@pytest.mark.parametrize("checkpointing", [True, "offload"])
+def test_checkpointing_changes_nothing(checkpointing: bool | str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m")
+    plain = moved(folder)
+    assert plain.norm() > 0
+    torch.testing.assert_close(moved(folder, gradient_checkpointing=checkpointing), plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all(tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    folder = tiny_folder(tmp_path / "m", layers=12)
+    plain = moved(folder)
+    counters.clear()
+    compiled = moved(folder, compile=True)
+    assert 0 < counters["stats"]["unique_graphs"] <= 8  # four pieces of a layer, with and without gradient
+    assert (compiled - plain).norm() < 1e-4 * plain.norm()
