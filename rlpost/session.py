@@ -159,6 +159,11 @@ def _start_ray(recipe: Recipe) -> None:
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))
 
 
+def compiles(recipe: Recipe, device: str) -> bool:
+    """Whether the learner's layers are compiled: on one GPU, in a run long enough to earn back the minute it takes."""
+    return device == "cuda" and recipe.learner.ranks == 1 and recipe.steps >= 100 and not recipe.engine.enforce_eager
+
+
 def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:
     """The learner's ranks; returns at once, ``wait_ready`` blocks."""
     recipe = loaded.recipe
@@ -171,6 +176,7 @@ def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
         transport=placement.transport,
+        compiled=compiles(recipe, placement.device),
         yields_memory=recipe.engine.sleep,
     )
     return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=recipe.cluster.deadline_s)

@@ -36,6 +36,7 @@ class LearnerSetup:
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
         collective_timeout_s: seconds after which a collective that a lost rank never joins raises.
         transport: how published weights travel: ``object_store``, or ``ipc`` to engines on the learner's own GPU.
+        compiled: torch.compile the decoder layers; takes a minute at the first step.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """
 
@@ -48,6 +49,7 @@ class LearnerSetup:
     rendezvous: str = ""
     collective_timeout_s: float = 600.0
     transport: Literal["object_store", "ipc"] = "object_store"
+    compiled: bool = False
     yields_memory: bool = False
 
 

@@ -95,7 +95,6 @@ class LearnerConfig(_Strict):
         False,
         description="true: recompute each layer in the backward pass; offload: and keep its input in CPU memory",
     )
-    compile: bool = Field(False, description="torch.compile the decoder layers; takes a minute at the first step")
     lora: LoraConfig | None = Field(None, description="train adapters only")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="see OptimizerConfig")
 

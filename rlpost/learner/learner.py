@@ -64,7 +64,7 @@ class Learner:
             )
         sharded = world > 1 or config.compute_dtype(device.type) != "fp32"
         self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
-        self.policy = load_model(self._base, config, self._ranks, setup.trust_remote_code, setup.seed)
+        self.policy = load_model(self._base, config, self._ranks, setup.trust_remote_code, setup.seed, setup.compiled)
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
         self._algorithm = algorithm
         self._beside = files_beside_weights(self._base)

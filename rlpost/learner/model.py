@@ -26,7 +26,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_model(
-    folder: Path | str, config: LearnerConfig, ranks: Ranks, trust: bool = False, seed: int = 0
+    folder: Path | str,
+    config: LearnerConfig,
+    ranks: Ranks,
+    trust: bool = False,
+    seed: int = 0,
+    compiled: bool = False,
 ) -> PolicyModel:
     """Load the policy, prove that its log-probabilities are exact, add adapters, shard.
 
@@ -36,6 +41,7 @@ def load_model(
         ranks: who shares the model, and on which device; its mesh decides whether FSDP2 is used.
         trust: run Python code that comes with the model.
         seed: of adapters' initial weights.
+        compiled: compile the decoder layers.
 
     Raises:
         ModelError: the weights cannot be read.
@@ -57,7 +63,7 @@ def load_model(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
-    if config.compile:
+    if compiled:
         for layer in _layers(model):  # they share what is compiled; whatever FSDP2 does around a layer stays outside
             setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
     if ranks.mesh is not None:

@@ -44,7 +44,7 @@ class VllmConfig(BaseModel):
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs one engine is spread over")
     enforce_eager: bool = Field(
-        False, description="on a GPU: no compilation and no CUDA graphs; starts sooner, samples up to 4x slower"
+        False, description="on a GPU: nothing is compiled and no CUDA graphs; starts sooner, samples up to 4x slower"
     )
     threads: int = Field(2, ge=1, description="on a CPU: OpenMP threads of one engine")
 

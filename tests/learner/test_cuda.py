@@ -72,13 +72,15 @@ def test_a_pack_is_computed_without_waiting_for_the_gpu(tmp_path: Path) -> None:
     learner.close()
 
 
-@pytest.mark.parametrize("changes", [{"compile": True}, {"gradient_checkpointing": "offload"}])
-def test_fast_and_frugal_paths_learn_the_same(changes: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("compiled", "checkpointing"), [(True, False), (False, "offload"), (True, True)])
+def test_fast_and_frugal_paths_learn_the_same(compiled: bool, checkpointing: bool | str, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "m", hidden=128, initializer_range=0.1)
     config = {"optimizer": OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0), "max_tokens_per_pack": 60}
     moves = []
-    for options in ({}, changes):
-        learner = Learner(setup(folder, device="cuda", dtype="bf16", **config, **options), algorithm=Clipped())
+    plain = setup(folder, device="cuda", dtype="bf16", **config)
+    other = setup(folder, device="cuda", dtype="bf16", **config, gradient_checkpointing=checkpointing)
+    for made in (plain, replace(other, compiled=compiled)):
+        learner = Learner(made, algorithm=Clipped())
         before = weights_of(learner)
         learner.learn(batch(8))
         after = weights_of(learner)

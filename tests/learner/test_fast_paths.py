@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 DESCENT = OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0)
 
 
-def moved(folder: Path, **config: Any) -> torch.Tensor:
+def moved(folder: Path, compiled: bool = False, **config: Any) -> torch.Tensor:
     """What one step of two packs or more changes, flat."""
-    learner = Learner(setup(folder, optimizer=DESCENT, max_tokens_per_pack=60, **config), algorithm=Clipped())
+    made = replace(setup(folder, optimizer=DESCENT, max_tokens_per_pack=60, **config), compiled=compiled)
+    learner = Learner(made, algorithm=Clipped())
     before = weights_of(learner)
     learner.score([[1, 2, 3, 4]])
     learner.learn(batch(8))
@@ -41,6 +43,6 @@ def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all(tmp_path: 
     folder = tiny_folder(tmp_path / "m", layers=12)
     plain = moved(folder)
     counters.clear()
-    compiled = moved(folder, compile=True)
+    compiled = moved(folder, compiled=True)
     assert 0 < counters["stats"]["unique_graphs"] <= 8  # four pieces of a layer, with and without gradient
     assert (compiled - plain).norm() < 1e-4 * plain.norm()
