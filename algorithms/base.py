@@ -2,8 +2,9 @@
 
 The learner knows no algorithm by name. It asks for ``advantages`` of complete groups, lets ``select_samples`` drop
 trajectories before it pays for anything, computes what ``needs`` names on the kept ones, lets ``select_tokens`` narrow
-the mask, and calls ``loss`` on packed views. A loss is a **sum** divided by constants of the whole optimizer step, so
-that splitting it into micro-batches or over ranks never changes the gradient. Left out: Ray, I/O, models, optimizers.
+the mask, and calls ``loss`` on packed views: each trajectory, or masked copies of it where ``views`` asks for some. A
+loss is a **sum** divided by constants of the whole optimizer step, so that splitting it into micro-batches or over
+ranks never changes the gradient. Left out: Ray, I/O, models, optimizers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rollout.trajectory import Group, Trajectory
 
 Need = Literal["old_logprobs", "entropies", "ref_logprobs"]
 TrainerKind = Literal["policy", "bilevel"]
+ModelKind = Literal["causal", "diffusion"]
 
 
 class AlgorithmError(ValueError):
@@ -56,8 +58,8 @@ class StepConstants:
     """Constants of one optimizer update, the same for all its micro-batches and ranks.
 
     Attributes:
-        sequences: kept sequences in this update.
-        tokens: policy tokens in this update, after token selection.
+        sequences: sequences in this update: kept trajectories, times the views of each.
+        tokens: scored tokens in this update, after token selection.
         nominal_sequences: sequences an update of the recipe has when nothing is dropped.
         max_tokens: the recipe's token budget of one trajectory (Dr.GRPO's constant).
         policy_tokens: policy tokens of the update's kept sequences before token selection; 0 means ``tokens``,
@@ -71,9 +73,24 @@ class StepConstants:
     policy_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """One sequence that the model computes for a trajectory of T tokens.
+
+    Attributes:
+        scored: (T,) bool, tokens whose log-probability the loss wants.
+        masked: (T,) bool, tokens in whose place a diffusion model sees its mask token; None: it sees all of them.
+        extra: (T,) float32 arrays, handed to the loss as ``PackedViews.extra``.
+    """
+
+    scored: NDArray[np.bool_]
+    masked: NDArray[np.bool_] | None = None
+    extra: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class PackedViews:
-    """What a loss sees: N policy-candidate positions of S whole sequences, concatenated.
+    """What a loss sees: N policy-candidate positions of S whole sequences (views), concatenated.
 
     Position n predicts ``token n``; prompt and observation positions are present with ``mask`` false.
 
@@ -90,7 +107,8 @@ class PackedViews:
         turn: (N,) int64, index of the turn within its sequence, -1 where not policy.
         sequence_tokens: (S,) number of policy tokens of each sequence (before token selection).
         offpolicy_weight: (N,) truncated importance weight old/rollout, no gradient; ``None`` at lag 0.
-        extra: whatever ``views`` of the algorithm attached, e.g. mask probabilities (diffusion).
+        response: (S,) int64, equal for views of one trajectory; None where each is one of its own.
+        extra: (N,) whatever ``views`` and ``preview_extra`` of the algorithm attached, e.g. 1 / t (diffusion).
     """
 
     logprobs: Tensor
@@ -104,6 +122,7 @@ class PackedViews:
     turn: Tensor
     sequence_tokens: Tensor
     offpolicy_weight: Tensor | None = None
+    response: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -139,6 +158,12 @@ class Algorithm:
     trainer: ClassVar[TrainerKind] = "policy"
     atomic: ClassVar[Literal["view", "response"]] = "view"
     """"response" where all views of one response must share one autograd graph."""
+    model: ClassVar[ModelKind] = "causal"
+    """The kind of model it trains."""
+    allows_lag: ClassVar[bool] = True
+    """Whether rollouts may come from older weights (``lag`` > 0)."""
+    preview: ClassVar[bool] = False
+    """Whether an update that is not the step's only one is scored without gradient first, for ``preview_extra``."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = config if config is not None or self.Config is None else self.Config()
@@ -203,6 +228,15 @@ class Algorithm:
     ) -> Tensor:
         """(N,) bool: the tokens of all kept samples that count in the loss; a subset of ``mask``."""
         return mask
+
+    def views(self, trajectory: Trajectory, rng: np.random.Generator) -> Sequence[View]:
+        """The sequences to compute for a kept trajectory, drawn once a step; the same number for each. The default is
+        the trajectory as it was sampled."""
+        return [View(trajectory.policy_mask)]
+
+    def preview_extra(self, views: PackedViews) -> dict[str, Tensor]:
+        """(N,) constants for the loss, from all views of an update scored with the current weights (``preview``)."""
+        return {}
 
     def stop(self, metrics: Mapping[str, float]) -> bool:
         """Whether to abandon the rest of this step's updates (an early-KL stop); asked after each update.

@@ -18,6 +18,10 @@ ALGORITHMS = {
     "grpo": "algorithms.grpo:GRPO",
     "gspo": "algorithms.grpo:GSPO",
     "rloo": "algorithms.rloo:RLOO",
+    "bgpo": "algorithms.bgpo:BGPO",
+    "vrpo_ol": "algorithms.vrpo_ol:VRPOOL",
+    "vrpo_two_pass": "algorithms.vrpo_ol:TwoPass",
+    "diffu_grpo": "algorithms.diffu_grpo:DiffuGRPO",
 }
 """Short names."""
 

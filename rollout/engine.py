@@ -51,6 +51,7 @@ class Sample:
         versions: (n,) int32, version of the weights that sampled each token.
         stopped: true where a stop token ended it, false where ``max_tokens`` did.
         aborted: true where ``abort`` ended it.
+        commit_steps: (n,) int32, of a diffusion engine: the step of the request that kept each token; else None.
     """
 
     token_ids: NDArray[np.int32]
@@ -58,6 +59,7 @@ class Sample:
     versions: NDArray[np.int32]
     stopped: bool
     aborted: bool = False
+    commit_steps: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ It is registered with transformers under the name ``rlpost_packed``; no mask is 
 builds none. The layout reaches the attention function through the forward pass's keyword arguments, also under
 gradient checkpointing. On CUDA in half precision torch's variable-length FlashAttention runs, or for long sequences of
 equal length cuDNN's attention; elsewhere queries, keys and values are gathered into right-padded rows of similar
-length inside the attention alone, where causality already keeps the padding out. Left out: dropout (a policy's
-log-probs must not be random), soft-capping and attention sinks.
+length inside the attention alone, where causality (or, for a bidirectional model, a mask) keeps the padding out. Left
+out: dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class PaddedGroup:
         first: packed position where the group starts (its sequences are neighbours).
         gather: (B * L,) packed position of each padded one; None where all have length L, so that no copy is needed.
         keep: (n,) padded position of each of the group's n packed ones; None likewise.
+        real: (B, 1, 1, L) bool, false where padded; None likewise.
     """
 
     rows: int
@@ -57,6 +58,7 @@ class PaddedGroup:
     first: int
     gather: Tensor | None
     keep: Tensor | None
+    real: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class PackedLayout:
         longest: length of the longest sequence.
         padded: the variable-length kernel is not to be used.
         groups: for the padded path and for long sequences; empty where the variable-length kernel is used.
+        causal: whether a token sees only those before it, or its whole sequence.
     """
 
     position_ids: Tensor
@@ -76,9 +79,12 @@ class PackedLayout:
     longest: int
     padded: bool
     groups: tuple[PaddedGroup, ...]
+    causal: bool = True
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str, padded: bool = True) -> PackedLayout:
+    def of(
+        cls, lengths: Sequence[int], device: torch.device | str, padded: bool = True, causal: bool = True
+    ) -> PackedLayout:
         """Lay out sequences of these lengths, in this order; longest-first order wastes least on the padded path."""
         ends = np.cumsum(lengths)
         starts = ends - lengths
@@ -91,6 +97,7 @@ class PackedLayout:
             int(max(lengths)),
             padded,
             groups,
+            causal,
         )
 
 
@@ -113,8 +120,15 @@ def _group(lengths: np.ndarray, first: int, device: torch.device | str) -> Padde
     within = np.arange(width)[None]
     starts = np.cumsum(lengths) - lengths
     gather = starts[:, None] + np.minimum(within, lengths[:, None] - 1)
-    keep = np.flatnonzero(within < lengths[:, None])
-    return PaddedGroup(rows, width, first, to_device(gather.ravel(), device), to_device(keep, device))
+    real = within < lengths[:, None]
+    return PaddedGroup(
+        rows,
+        width,
+        first,
+        to_device(gather.ravel(), device),
+        to_device(np.flatnonzero(real), device),
+        to_device(real, device)[:, None, None],
+    )
 
 
 def to_device(array: NDArray[Any], device: torch.device | str) -> Tensor:
@@ -135,7 +149,7 @@ def packed_attention(
     packed_layout: PackedLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sequence of a packed row, in transformers' calling convention.
+    """Attention within each sequence of a packed row, causal or not, in transformers' calling convention.
 
     Args:
         query: (1, Hq, N, D); key and value: (1, Hkv, N, D) with Hq a multiple of Hkv.
@@ -151,6 +165,8 @@ def packed_attention(
     """
     if packed_layout is None:
         raise ModelRefused(f"{type(module).__name__} does not hand keyword arguments on to its attention function")
+    if sliding_window is not None and not packed_layout.causal:
+        raise ModelRefused(f"{type(module).__name__} uses a sliding window, which bidirectional attention has not")
     for unknown in ("softcap", "s_aux"):
         if kwargs.get(unknown) is not None:
             raise ModelRefused(f"{type(module).__name__} uses '{unknown}' in attention, which packed attention has not")
@@ -165,7 +181,8 @@ def _varlen(
 ) -> Tensor:
     """(N, Hq, D) through torch's FlashAttention; heads of keys and values are shared by the kernel itself."""
     left = -1 if window is None or window >= layout.longest else window - 1
-    return varlen_attention(query, key, value, layout.cu_seqlens, layout.longest, scaling, left)
+    right = 0 if layout.causal else -1
+    return varlen_attention(query, key, value, layout.cu_seqlens, layout.longest, scaling, (left, right))
 
 
 def _padded(
@@ -175,7 +192,7 @@ def _padded(
     shared = query.shape[1] != key.shape[1]
     outputs = []
     for group in layout.groups:
-        mask = None
+        mask = None if layout.causal else group.real
         if window is not None and window < group.width:
             band = torch.ones(group.width, group.width, dtype=torch.bool, device=query.device).tril_()
             mask = band.triu_(1 - window)
@@ -185,7 +202,7 @@ def _padded(
                 _rows(key, group),
                 _rows(value, group),
                 attn_mask=mask,
-                is_causal=mask is None,
+                is_causal=layout.causal and mask is None,
                 scale=scaling,
                 enable_gqa=shared,
             )

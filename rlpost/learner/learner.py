@@ -25,6 +25,7 @@ from rlpost.learner.rows import Rows, score_rows
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
+from rollout.diffusion.states import probe_ids, probe_masks
 from rollout.weight_update import WeightUpdate
 
 
@@ -65,6 +66,9 @@ class Learner:
         sharded = world > 1 or config.compute_dtype(device.type) != "fp32"
         self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
         self.policy = load_model(self._base, config, self._ranks, setup.trust_remote_code, setup.seed, setup.compiled)
+        found = self.policy.reading.kind
+        if algorithm is not None and algorithm.model != found:
+            raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
         self._algorithm = algorithm
         self._beside = files_beside_weights(self._base)
@@ -86,13 +90,25 @@ class Learner:
         return result
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[NDArray[np.float32]]:
-        """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now."""
-        arrays = [np.asarray(sequence, dtype=np.int32) for sequence in sequences]
-        rows = Rows.of(arrays, [np.ones(len(array), dtype=np.bool_) for array in arrays])
+        """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now; of a
+        diffusion model, in the states of ``probe_masks``."""
+        reading = self.policy.reading
+        if reading.mask_token_id is None:
+            arrays = [np.asarray(sequence, dtype=np.int32) for sequence in sequences]
+            wanted = [np.ones(len(array), dtype=np.bool_) for array in arrays]
+            return self._token_scores(Rows.of(reading, arrays, wanted), temperature)
+        arrays = [probe_ids(sequence, reading.mask_token_id) for sequence in sequences for _ in range(2)]
+        states = [masked for sequence in sequences for masked in probe_masks(len(sequence))]
+        scores = self._token_scores(Rows.of(reading, arrays, states, states), temperature)
+        return [even + odd for even, odd in zip(scores[::2], scores[1::2], strict=True)]
+
+    def _token_scores(self, rows: Rows, temperature: float) -> list[NDArray[np.float32]]:
+        """(L_i - 1,) log-probs of tokens 1.. of each sequence, 0 where not wanted."""
         budget = self.setup.config.max_tokens_per_pack
         logprobs, _ = score_rows(self.policy, self._ranks, rows, budget, temperature)
         host = logprobs.float().cpu().numpy()
-        return [host[start:end] for start, end in zip(rows.bounds[:-1], rows.bounds[1:], strict=True)]
+        parts = (host[start:end] for start, end in zip(rows.bounds[:-1], rows.bounds[1:], strict=True))
+        return [self.policy.reading.by_token(part, np.float32(0))[1:] for part in parts]
 
     def weights(self, version: int) -> WeightUpdate:
         """The current weights for the engines, in the compute dtype, adapters merged; empty on other ranks than 0.

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlpost.learner import logprob_kernels
+from rollout.diffusion.states import IMPOSSIBLE
 
 TILE_BYTES = 1 << 29
 """Logits alive at once, in fp32; a tile of more rows than 1,024 would gain nothing."""
@@ -28,7 +29,12 @@ def tile_rows(vocabulary: int) -> int:
 
 
 def tiled_logprobs(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, tile: int = 1024
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    tile: int = 1024,
+    never: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and entropy of the distribution it is drawn from.
 
@@ -38,6 +44,7 @@ def tiled_logprobs(
         targets: (N,) int64 token ids.
         temperature: T > 0; the distribution is softmax(hidden weightᵀ / T).
         tile: at most this many rows of logits are alive at once.
+        never: a token that is never drawn (a diffusion model's mask), left out of the distribution.
 
     Returns:
         ``(logprob, entropy)``, both (N,), differentiable once; fp64 for fp64 inputs, else fp32. Reductions, and the
@@ -48,23 +55,27 @@ def tiled_logprobs(
     """
     if not temperature > 0:
         raise ValueError(f"the temperature of log-probs must be positive, not {temperature}")
-    logprob, entropy = _TiledLogprobs.apply(hidden, weight, targets, temperature, tile)
+    logprob, entropy = _TiledLogprobs.apply(hidden, weight, targets, temperature, tile, never)
     return logprob, entropy
 
 
-def _tile_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+def _tile_logits(hidden: Tensor, weight: Tensor, never: int | None) -> Tensor:
     """(n, V) logits in the accumulation dtype."""
     if hidden.dtype is torch.float64 or hidden.dtype is torch.float32:
-        return hidden @ weight.t()
-    if hidden.is_cuda:
-        return torch.mm(hidden, weight.t(), out_dtype=torch.float32)
-    return (hidden @ weight.t()).float()
+        logits = hidden @ weight.t()
+    elif hidden.is_cuda:
+        logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+    else:
+        logits = (hidden @ weight.t()).float()
+    if never is not None:
+        logits[:, never] = IMPOSSIBLE
+    return logits
 
 
 class _TiledLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, tile: int
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, tile: int, never: int | None
     ) -> tuple[Tensor, Tensor]:
         rows = hidden.shape[0]
         dtype = torch.float64 if hidden.dtype is torch.float64 else torch.float32
@@ -73,11 +84,11 @@ class _TiledLogprobs(torch.autograd.Function):
         statistics = logprob_kernels.statistics if fused else _statistics
         for start in range(0, rows, tile):
             part = slice(start, start + tile)
-            logits = _tile_logits(hidden[part], weight)
+            logits = _tile_logits(hidden[part], weight, never)
             statistics(logits, targets[part], temperature, normaliser[part], logprob[part], entropy[part])
             del logits  # before the next tile's are made
         ctx.save_for_backward(hidden, weight, targets, normaliser, entropy)
-        ctx.temperature, ctx.tile, ctx.fused = temperature, tile, fused
+        ctx.temperature, ctx.tile, ctx.never, ctx.fused = temperature, tile, never, fused
         ctx.set_materialize_grads(False)
         return logprob, entropy
 
@@ -85,18 +96,18 @@ class _TiledLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden, weight, targets, normaliser, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         if grad_logprob is None and grad_entropy is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=normaliser.dtype) if wants_weight else None
         gradient = logprob_kernels.gradient if ctx.fused else _gradient
         for start in range(0, hidden.shape[0], ctx.tile):
             part = slice(start, start + ctx.tile)
             grad_logits = gradient(
-                _tile_logits(hidden[part], weight),
+                _tile_logits(hidden[part], weight, ctx.never),
                 targets[part],
                 ctx.temperature,
                 normaliser[part],
@@ -110,7 +121,7 @@ class _TiledLogprobs(torch.autograd.Function):
             if grad_weight is not None:
                 _add_product(grad_weight, grad_logits.t(), hidden[part])
             del grad_logits
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
 
 
 def _statistics(

@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlpost.learner import lora, probe
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.errors import ModelError
+from rlpost.learner.own_forward import OwnForward
 from rlpost.learner.policy import PolicyModel
+from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import Ranks, shard
 from rlpost.learner.source import materialise, quiet
 from rlpost.learner.varlen import available
+from rollout.hf_model import REMOTE_CODE, auto_class
 
 __all__ = ["PolicyModel", "load_model", "materialise"]
 
@@ -51,8 +54,10 @@ def load_model(
     load_on = ranks.device if ranks.world == 1 else torch.device("cpu")  # a shard may fit where the whole does not
     model = _read(folder, trust).to(load_on)
     _still(model)
-    policy = PolicyModel(model, torch.float32)
-    probe.check(policy)
+    own_code = type(model).__module__.startswith(REMOTE_CODE) and not Reading.of(model.config).causal
+    policy = OwnForward(model, torch.float32) if own_code else PolicyModel(model, torch.float32)
+    if policy.packs:
+        probe.check(policy)
     policy.compute = compute
     policy.offload = config.gradient_checkpointing == "offload"
     if config.lora is not None:
@@ -78,7 +83,7 @@ def _read(folder: Path | str, trust: bool) -> Any:
         raise ModelError(f"model.path: there is no folder '{folder}'")
     try:
         with quiet():
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
+            return auto_class(folder, trust).from_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
     except Exception as error:
         raise ModelError(f"model.path: the model in '{folder}' cannot be loaded: {error}") from error
 
@@ -89,7 +94,7 @@ def read_weights(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ModelError: they cannot be read.
     """
-    model: PreTrainedModel = _read(folder, trust=type(like).__module__.startswith("transformers_modules"))
+    model: PreTrainedModel = _read(folder, trust=type(like).__module__.startswith(REMOTE_CODE))
     return model
 
 

@@ -1,4 +1,4 @@
-"""The policy: a Hugging Face causal LM whose forward pass gives log-probabilities and entropies instead of logits.
+"""The policy: a Hugging Face LM whose forward pass gives log-probabilities and entropies instead of logits.
 
 The output head is applied inside the same forward pass, tile by tile and only at the rows asked for, so that FSDP2
 gathers it like any other weight. Left out: caches and generation (the engines'), and losses (the algorithms').
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from rlpost.learner import lora
 from rlpost.learner.attention import NAME, PackedLayout
 from rlpost.learner.logprobs import tile_rows, tiled_logprobs
+from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import whole
 
 
@@ -25,15 +26,19 @@ class PolicyModel(nn.Module):
     """The one copy of the weights.
 
     Args:
-        model: a causal LM from transformers; it is not copied.
+        model: a causal or masked-diffusion LM from transformers; it is not copied.
         compute: dtype of activations.
         tile: rows of logits alive at once; absent: what TILE_BYTES allow.
 
     Attributes:
+        reading: how the model reads a sequence.
         padded: attention runs in padded rows, which any device and dtype can; false: in the variable-length kernel.
         offload: what the backward pass needs of the layers waits in CPU memory; meant for gradient checkpointing, where
             that is one input a layer.
     """
+
+    packs = True
+    """Whether sequences share a row; their layout then reaches the attention function."""
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int | None = None) -> None:
         super().__init__()
@@ -42,7 +47,9 @@ class PolicyModel(nn.Module):
         self.tile = tile
         self.padded = True
         self.offload = False
-        self.model.set_attn_implementation(NAME)
+        self.reading = Reading.of(model.config)
+        if self.packs:
+            self.model.set_attn_implementation(NAME)
 
     def forward(
         self, input_ids: Tensor, layout: PackedLayout, rows: Tensor, targets: Tensor, temperature: float = 1.0
@@ -52,8 +59,8 @@ class PolicyModel(nn.Module):
         Args:
             input_ids: (1, N) int64, whole sequences end to end.
             layout: where each sequence lies, see ``layout``.
-            rows: (R,) int64, the positions whose next token is scored.
-            targets: (R,) int64, those next tokens.
+            rows: (R,) int64, the positions whose prediction is scored.
+            targets: (R,) int64, the tokens they should predict.
             temperature: of the distribution that is scored.
 
         Returns:
@@ -66,7 +73,7 @@ class PolicyModel(nn.Module):
         hidden = body[0][0].index_select(0, rows)
         head = self.model.get_output_embeddings()
         tile = self.tile or tile_rows(head.weight.shape[0])
-        return tiled_logprobs(hidden, head.weight, targets, temperature, tile)
+        return tiled_logprobs(hidden, head.weight, targets, temperature, tile, self.reading.mask_token_id)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +82,7 @@ class PolicyModel(nn.Module):
 
     def layout(self, lengths: list[int]) -> PackedLayout:
         """The layout of sequences of these lengths, for this model's device and attention kernel."""
-        return PackedLayout.of(lengths, self.device, self.padded)
+        return PackedLayout.of(lengths, self.device, self.padded, self.reading.causal)
 
     @property
     def has_adapters(self) -> bool:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from rlpost.learner.attention import NAME
 from rlpost.learner.errors import ModelRefused
 from rlpost.learner.policy import PolicyModel
+from rollout.diffusion.states import IMPOSSIBLE
 
 TOLERANCE = 1e-3
 """Largest difference of a log-probability or entropy, in nats, in fp32; agreeing models stay below 1e-4."""
@@ -36,7 +37,7 @@ def check(policy: PolicyModel) -> None:
     _refuse_known(model)
     ids = _probe_ids(policy)
     first, second = ids[:_SPLIT], ids[_SPLIT:]
-    own = [_own_scores(model, part) for part in (ids, first, second)]
+    own = [_own_scores(policy, part) for part in (ids, first, second)]
     try:
         alone, together = _tiled_scores(policy, [ids]), _tiled_scores(policy, [first, second])
     except ModelRefused:
@@ -75,16 +76,20 @@ def kernel_agrees(policy: PolicyModel) -> bool:
 
 
 def _probe_ids(policy: PolicyModel) -> Tensor:
-    """(64,) random token ids, the same for every model of a vocabulary size."""
+    """(64,) random token ids, the same for every model of a vocabulary size; none is a mask token, which is never
+    predicted."""
     vocabulary = policy.model.config.get_text_config().vocab_size
-    return torch.randint(vocabulary, (64,), generator=torch.Generator().manual_seed(0)).to(policy.device)
+    ids = torch.randint(vocabulary, (64,), generator=torch.Generator().manual_seed(0))
+    if policy.reading.mask_token_id is not None:
+        ids[ids == policy.reading.mask_token_id] = int(policy.reading.mask_token_id == 0)
+    return ids.to(policy.device)
 
 
 def _refuse_known(model: PreTrainedModel) -> None:
     """What an untrained or weak probe could miss."""
     head = model.get_output_embeddings()
     if head is None:
-        raise ModelRefused(f"{type(model).__name__} has no output head, so it is not a causal language model")
+        raise ModelRefused(f"{type(model).__name__} has no output head, so it is not a language model")
     if getattr(head, "bias", None) is not None:
         raise ModelRefused(f"the output head of {type(model).__name__} has a bias, which tiled log-probs leave out")
     cap = getattr(model.config, "final_logit_softcapping", None)
@@ -92,23 +97,27 @@ def _refuse_known(model: PreTrainedModel) -> None:
         raise ModelRefused(f"{type(model).__name__} caps its logits at {cap}, which tiled log-probs leave out")
 
 
-def _own_scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """(2, n - 1): log-probs of tokens 1.. and entropies, from full logits and transformers' plain attention."""
+def _own_scores(policy: PolicyModel, ids: Tensor) -> Tensor:
+    """(2, n): at each row the log-prob of the next token (the last row's is the first) and the entropy, from full
+    logits and transformers' plain attention."""
+    model, never = policy.model, policy.reading.mask_token_id
     model.set_attn_implementation("eager")
     try:
-        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+        logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
     finally:
         model.set_attn_implementation(NAME)
+    if never is not None:
+        logits[:, never] = IMPOSSIBLE
     logprobs = torch.log_softmax(logits, dim=-1)
-    return torch.stack([logprobs.gather(1, ids[1:, None])[:, 0], -(logprobs.exp() * logprobs).sum(-1)])
+    return torch.stack([logprobs.gather(1, ids.roll(-1)[:, None])[:, 0], -(logprobs.exp() * logprobs).sum(-1)])
 
 
 def _tiled_scores(policy: PolicyModel, sequences: list[Tensor]) -> Tensor:
     """The same through ours, sequences packed into one row."""
-    row = torch.cat([ids[:-1] for ids in sequences])[None]
-    targets = torch.cat([ids[1:] for ids in sequences])
+    row = torch.cat(sequences)[None]
+    targets = torch.cat([ids.roll(-1) for ids in sequences])
     rows = torch.arange(len(targets), device=policy.device)
-    return torch.stack(policy(row, policy.layout([len(ids) - 1 for ids in sequences]), rows, targets))
+    return torch.stack(policy(row, policy.layout([len(ids) for ids in sequences]), rows, targets))
 
 
 def _compare(model: PreTrainedModel, ours: Tensor, own: Tensor, what: str, reason: str) -> None:

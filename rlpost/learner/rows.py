@@ -1,8 +1,8 @@
 """Token sequences laid end to end, cut into packs, and scored by the policy without gradient.
 
-Position n of a sequence is an input token and predicts the next one, so a sequence of T tokens has T - 1 positions.
-Cutting happens in NumPy on the host and a pack goes to the device in one piece. Left out: everything a loss needs
-besides (views.py).
+A position is an input token; what it predicts is the model's to say (reading.py): for a causal model the next token,
+so that a sequence of T tokens has T - 1 positions. Cutting happens in NumPy on the host and a pack goes to the device
+in one piece. Left out: everything a loss needs besides (views.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from rlpost.learner.attention import PackedLayout, to_device
 from rlpost.learner.packing import Pack, share
 from rlpost.learner.policy import PolicyModel
+from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import Ranks
 
 
@@ -28,7 +29,7 @@ class ForwardInputs:
     Attributes:
         input_ids: (1, n) int64.
         layout: where each sequence lies.
-        rows: (R,) int64, places among the n whose next token is scored.
+        rows: (R,) int64, places among the n whose prediction is scored.
         targets: (R,) int64, those tokens.
         positions: (n,) int64, places among all P positions.
         scored: (R,) int64, ``positions`` at ``rows``.
@@ -44,7 +45,7 @@ class ForwardInputs:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """S sequences, P = sum of (length - 1) positions, on the host.
+    """S sequences, P positions in all, on the host.
 
     Attributes:
         bounds: (S + 1,) where each sequence's positions start, then P.
@@ -59,15 +60,23 @@ class Rows:
     wanted: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, sequences: Sequence[NDArray[np.int32]], wanted: Sequence[NDArray[np.bool_]]) -> Rows:
-        """Lay out sequences of T >= 1 tokens; ``wanted[i]`` (T,) says which of its tokens are scored (its first never
-        is)."""
-        bounds = np.concatenate([[0], np.cumsum([len(ids) - 1 for ids in sequences])]).astype(np.int64)
+    def of(
+        cls,
+        reading: Reading,
+        sequences: Sequence[NDArray[np.int32]],
+        wanted: Sequence[NDArray[np.bool_]],
+        masked: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> Rows:
+        """Lay out sequences of T >= 1 tokens as the model reads them; ``wanted[i]`` (T,) says which of its tokens are
+        scored (those no row predicts never are), ``masked[i]`` (T,) which it does not see."""
+        hidden = [None] * len(sequences) if masked is None else masked
+        fed = [reading.fed(ids, places) for ids, places in zip(sequences, hidden, strict=True)]
+        bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in fed])]).astype(np.int64)
         return cls(
             bounds,
-            np.concatenate([ids[:-1] for ids in sequences]).astype(np.int64),
-            np.concatenate([ids[1:] for ids in sequences]).astype(np.int64),
-            np.concatenate([mask[1:] for mask in wanted]),
+            np.concatenate(fed).astype(np.int64),
+            np.concatenate([reading.by_row(ids, 0) for ids in sequences]).astype(np.int64),
+            np.concatenate([reading.by_row(mask, False) for mask in wanted]),
         )
 
     @property
@@ -99,17 +108,23 @@ class Rows:
 
 @torch.no_grad()
 def score_rows(
-    model: PolicyModel, ranks: Ranks, rows: Rows, max_tokens: int, temperature: float
+    model: PolicyModel,
+    ranks: Ranks,
+    rows: Rows,
+    max_tokens: int,
+    temperature: float,
+    members: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies of all wanted positions, each pack computed by one rank and known to all.
+    """Log-probs and entropies of all wanted positions (of sequences ``members``), each pack computed by one rank and
+    known to all.
 
     Returns:
         ``(logprobs, entropies)``, both (P,), fp32 (fp64 for an fp64 model); 0 where not wanted.
     """
     lengths = rows.lengths
     whole: Tensor | None = None
-    members = [index for index, length in enumerate(lengths) if length]
-    for pack in share(lengths, ranks.world, max_tokens, members)[ranks.rank]:
+    chosen = [index for index in (range(len(lengths)) if members is None else members) if lengths[index]]
+    for pack in share(lengths, ranks.world, max_tokens, chosen)[ranks.rank]:
         inputs = rows.inputs(pack, model)
         scores = torch.stack(model(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, temperature))
         if whole is None:

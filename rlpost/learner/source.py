@@ -16,39 +16,103 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as progress
 
+from algorithms.base import ModelKind
 from rlpost.learner.config import ModelConfig
 from rlpost.learner.errors import ModelError
-from rlpost.learner.tiny import build_model, byte_tokenizer
+from rlpost.learner.reading import Reading
+from rlpost.learner.tiny import add_mask_token, build_model, byte_tokenizer, masked_diffusion
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]
 
 
-def materialise(config: ModelConfig, folder: Path, seed: int = 0) -> Path:
+def materialise(config: ModelConfig, folder: Path, seed: int = 0, kind: ModelKind | None = None) -> Path:
     """Make, find or download the model, and check that its configuration and tokenizer can be read.
 
     Args:
         config: the recipe's ``model`` section.
         folder: where a model that has to be written (``build``, ``.gguf``) goes; it is created.
         seed: seed of random weights.
+        kind: what the algorithm trains; None: whatever it is.
 
     Returns:
         The folder to load from: ``folder``, the given one, or the hub's local copy.
 
     Raises:
-        ModelError: no such folder or model, a broken tokenizer, a GGUF file that transformers does not read.
+        ModelError: no such folder or model, a broken tokenizer, a GGUF file that transformers does not read, a model of
+            another kind, or a diffusion model without a mask token.
     """
+    place = _find(config, folder, seed)
+    check_kind(place, config.trust_remote_code, kind)
+    return place
+
+
+def _find(config: ModelConfig, folder: Path, seed: int) -> Path:
     if config.build is not None:
         name = config.build.tokenizer
         tokenizer = byte_tokenizer() if name == "bytes" else load_tokenizer(name, key="model.build.tokenizer")
-        return _write(build_model(config.build, tokenizer, seed), tokenizer, folder)
+        return _write(build_model(config.build, tokenizer, seed, config.diffusion), tokenizer, folder)
     assert config.path is not None
     place = Path(config.path).expanduser()
     if place.suffix == ".gguf":
-        return _from_gguf(place, folder)
+        place = _from_gguf(place, folder)
+        return _to_diffusion(place, folder, False) if config.diffusion else place
     if not place.is_dir():
         place = _from_hub(config.path)
     _check(place, config.trust_remote_code)
-    return place
+    return _to_diffusion(place, folder, config.trust_remote_code) if config.diffusion else place
+
+
+def check_kind(folder: Path, trust_remote_code: bool, kind: ModelKind | None) -> Reading:
+    """How the model in ``folder`` reads, once it is sure that it is a ``kind`` one and, if diffusion, has a mask token.
+
+    Raises:
+        ModelError: it is not, or has not.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    reading = Reading.of(config)
+    if kind == "diffusion" and reading.causal:
+        lacks = "" if getattr(config, "is_causal", True) else " (its config.json names no mask_token_id)"
+        raise ModelError(
+            f"model: '{folder}' is a causal language model{lacks} and the algorithm trains a masked-diffusion one. "
+            "Give model.path one that is, or set model.diffusion: true and a warm_start to make one of it"
+        )
+    if kind == "causal" and not reading.causal:
+        raise ModelError(
+            f"model: '{folder}' is a masked-diffusion model and the algorithm trains a causal one; choose an algorithm "
+            "for diffusion models (bgpo, vrpo_ol, diffu_grpo), or another model"
+        )
+    if reading.mask_token_id is not None:
+        _check_mask_token(folder, trust_remote_code, reading.mask_token_id, config)
+    return reading
+
+
+def _check_mask_token(folder: Path, trust_remote_code: bool, mask_token_id: int, config: Any) -> None:
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    known = 0 <= mask_token_id < min(len(tokenizer), config.get_text_config().vocab_size)
+    if not known or mask_token_id == tokenizer.eos_token_id:
+        what = "ends a sequence" if known else f"is not in the tokenizer, which has {len(tokenizer)} tokens"
+        raise ModelError(
+            f"model: the tokenizer in '{folder}' has no mask token: config.json says mask_token_id {mask_token_id}, "
+            f"which {what}"
+        )
+
+
+def _to_diffusion(place: Path, folder: Path, trust_remote_code: bool) -> Path:
+    """A causal checkpoint as a masked-diffusion model: a mask token, bidirectional attention, and predictions that
+    stay where they were, one position off. It predicts nothing sensible before it is trained as one."""
+    if not check_kind(place, trust_remote_code, None).causal:
+        return place
+    tokenizer = load_tokenizer(place, trust_remote_code)
+    mask = add_mask_token(tokenizer)
+    with quiet():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    if mask >= model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
+    for key, value in masked_diffusion(mask, logit_shift=1).items():
+        setattr(model.config, key, value)
+    return _write(model, tokenizer, folder)
 
 
 def load_tokenizer(

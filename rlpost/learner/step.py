@@ -1,6 +1,6 @@
 """One learning step: select, score what is needed, then a few optimizer updates.
 
-    samples → (old log-probs, entropies, reference) → tokens → epochs x minibatches of updates
+    samples → views → (old log-probs, entropies, reference) → tokens → epochs x minibatches of updates
 
 With one update and nothing else to know beforehand there is no scoring pass: old log-probs are the current ones,
 detached. Left out: what is selected and lost (the algorithm's), one update (update.py), and saving (learner.py).
@@ -72,7 +72,12 @@ class _Step:
         started = time.perf_counter()
         advantages = algorithm.kept_advantages(batch.trajectories, batch.advantages, batch.group_ids, self.kept)
         trajectories = [batch.trajectories[index] for index in self.kept]
-        flat = FlatBatch.of(trajectories, advantages, self.updater.policy.device)
+        views = [
+            algorithm.views(one, np.random.default_rng([batch.seed, int(index)]))
+            for index, one in zip(self.kept, trajectories, strict=True)
+        ]
+        policy = self.updater.policy
+        flat = FlatBatch.of(policy.reading, trajectories, views, advantages, policy.device)
         updates = list(minibatches(len(self.kept), algorithm.plan, batch.seed))
         self._score(flat, single=len(updates) == 1)
         scored = time.perf_counter()
@@ -81,7 +86,7 @@ class _Step:
         metrics["tokens/learned"] = float(flat.mask.sum())
         metrics["time/old_s"], metrics["time/update_s"] = scored - started, time.perf_counter() - scored
         old: list[NDArray[np.float32] | None] = [None] * len(batch.trajectories)
-        if flat.old_logprobs is not None:
+        if flat.old_logprobs is not None and flat.reading.causal:  # of masked views they compare with no rollout's
             metrics |= offpolicy_metrics(flat.old_logprobs, flat.rollout_logprobs, flat.policy)
             for index, values in zip(self.kept, flat.per_trajectory(flat.old_logprobs, trajectories), strict=True):
                 old[index] = values
@@ -92,13 +97,14 @@ class _Step:
         """Fill in what is needed of the weights as they are at the start of the step, and select tokens."""
         batch, updater, needs = self.batch, self.updater, self.updater.algorithm.needs
         how = (updater.policy, updater.ranks, flat.rows, updater.config.max_tokens_per_pack, batch.temperature)
-        if batch.lag > 0 or "entropies" in needs or ("old_logprobs" in needs and not single):
+        weighted = batch.lag > 0 and flat.reading.causal
+        if weighted or "entropies" in needs or ("old_logprobs" in needs and not single):
             flat.old_logprobs, entropies = score_rows(*how)
             flat.entropies = entropies if "entropies" in needs else None
         if "ref_logprobs" in needs:
             with updater.policy.reference():
                 flat.ref_logprobs, _ = score_rows(*how)
-        if batch.lag > 0 and flat.old_logprobs is not None:
+        if weighted and flat.old_logprobs is not None:
             flat.offpolicy_weight = truncated_weight(
                 flat.old_logprobs, flat.rollout_logprobs, flat.policy, batch.offpolicy_cap
             )
@@ -110,20 +116,19 @@ class _Step:
     def _updates(self, flat: FlatBatch, updates: list[NDArray[np.int64]]) -> dict[str, float]:
         """Run the updates until the algorithm says stop; means over those that ran."""
         batch, algorithm = self.batch, self.updater.algorithm
-        nominal = max(1, round(batch.nominal_sequences / algorithm.plan.minibatches))
+        views = len(flat.response) // len(self.kept)
+        nominal = max(1, round(batch.nominal_sequences / algorithm.plan.minibatches)) * views
         counted, sampled = _tokens_of_each(flat)
         seen: list[dict[str, float]] = []
-        for members in updates:
+        for trajectories in updates:
+            members = flat.sequences_of(trajectories)
             tokens = int(counted[members].sum())
             if tokens == 0:
                 continue
             constants = StepConstants(len(members), tokens, nominal, batch.max_tokens, int(sampled[members].sum()))
             fresh = len(updates) == 1
-            seen.append(
-                self.updater.update(
-                    flat, members.tolist(), constants, fresh, batch.temperature, where=f"step {batch.step}"
-                )
-            )
+            where = f"step {batch.step}"
+            seen.append(self.updater.update(flat, members, constants, fresh, batch.temperature, where))
             if algorithm.stop(seen[-1]):
                 break
         if not seen:

@@ -6,6 +6,8 @@ training of the tokenizer: a token is a byte, so nothing is ever out of vocabula
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
@@ -20,7 +22,7 @@ from transformers import (
 
 from rlpost.learner.config import BuildConfig
 
-START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
+START, END, PAD, MASK = "<|im_start|>", "<|im_end|>", "<|pad|>", "<|mask|>"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -59,12 +61,28 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(build: BuildConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A causal LM in fp32 with random weights; its vocabulary is the tokenizer's, padded to a multiple of 8.
+def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the tokenizer's mask token; it is given one where it has none."""
+    if tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": MASK})
+    return int(tokenizer.mask_token_id)
+
+
+def masked_diffusion(mask_token_id: int, logit_shift: int) -> dict[str, Any]:
+    """What a model's configuration says where it is a masked-diffusion model: attention is then bidirectional."""
+    return {"is_causal": False, "mask_token_id": mask_token_id, "logit_shift": logit_shift}
+
+
+def build_model(
+    build: BuildConfig, tokenizer: PreTrainedTokenizerBase, seed: int, diffusion: bool = False
+) -> PreTrainedModel:
+    """An LM in fp32 with random weights, causal or ``diffusion`` (the tokenizer then gets a mask token); its vocabulary
+    is the tokenizer's, padded to a multiple of 8.
 
     The same ``build`` and ``seed`` give the same weights; torch's global random state is left as it was.
     """
     config_class, model_class = _ARCHITECTURES[build.family]
+    kind = masked_diffusion(add_mask_token(tokenizer), logit_shift=0) if diffusion else {}
     config = config_class(
         vocab_size=-(-len(tokenizer) // 8) * 8,
         hidden_size=build.hidden,
@@ -79,6 +97,7 @@ def build_model(build: BuildConfig, tokenizer: PreTrainedTokenizerBase, seed: in
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
         dtype=torch.float32,
+        **kind,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

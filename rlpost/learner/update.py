@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,7 +21,7 @@ from rlpost.learner.config import LearnerConfig
 from rlpost.learner.optimizers import clip_gradient
 from rlpost.learner.packing import Pack, share
 from rlpost.learner.policy import PolicyModel
-from rlpost.learner.rows import ForwardInputs
+from rlpost.learner.rows import ForwardInputs, score_rows
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.views import FlatBatch
 
@@ -80,7 +81,9 @@ class Updater:
         Raises:
             LearnerError: the gradient is not finite; nothing was changed.
         """
-        packs = share(flat.rows.lengths, self.ranks.world, self.config.max_tokens_per_pack, members)
+        if self.algorithm.preview and not fresh:
+            self._preview(flat, members, temperature)
+        packs = self._packs(flat, members)
         old = torch.zeros_like(flat.advantages) if fresh and flat.old_logprobs is None else None
         sums = Sums()
         for pack in packs[self.ranks.rank]:
@@ -95,6 +98,29 @@ class Updater:
         means = {name[4:]: value / constants.tokens for name, value in totals.items() if name.startswith("sum/")}
         entropy = totals["entropy"] / constants.policy_tokens
         return means | {"loss": totals["loss"], "entropy": entropy, "grad_norm": norm}
+
+    def _packs(self, flat: FlatBatch, members: list[int]) -> list[list[Pack]]:
+        """Packs of each rank; where an algorithm wants all views of a response in one graph, these stay together."""
+        budget = self.config.max_tokens_per_pack
+        if self.algorithm.atomic == "view":
+            return share(flat.rows.lengths, self.ranks.world, budget, members)
+        whole: list[int] = np.bincount(flat.response, weights=flat.rows.lengths).astype(int).tolist()
+        responses = np.unique(flat.response[members]).tolist()
+        return [
+            [Pack(tuple(flat.sequences_of(pack.members)), pack.tokens) for pack in packs]
+            for packs in share(whole, self.ranks.world, budget, responses)
+        ]
+
+    @torch.no_grad()
+    def _preview(self, flat: FlatBatch, members: list[int], temperature: float) -> None:
+        """Score the update with the current weights, and keep what the algorithm makes of it for its loss."""
+        budget = self.config.max_tokens_per_pack
+        logprobs, _ = score_rows(self.policy, self.ranks, flat.rows, budget, temperature, members)
+        pack = Pack(tuple(members), sum(flat.rows.lengths[member] for member in members))
+        inputs = flat.rows.inputs(pack, self.policy)
+        views = flat.views(pack, inputs, logprobs[inputs.scored], None, fresh=False)
+        for name, values in self.algorithm.preview_extra(views).items():
+            flat.extra.setdefault(name, torch.zeros_like(flat.advantages))[inputs.positions] = values.float()
 
     def _backward(
         self,

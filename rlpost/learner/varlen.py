@@ -1,6 +1,6 @@
 """torch's variable-length FlashAttention, whose arguments changed between the releases we support.
 
-Left out: the flash-attn package (torch brings the same kernels) and anything but causal self-attention.
+Left out: the flash-attn package (torch brings the same kernels) and anything but self-attention.
 """
 
 from __future__ import annotations
@@ -29,23 +29,29 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def varlen_attention(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, longest: int, scaling: float | None, left: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    longest: int,
+    scaling: float | None,
+    window: tuple[int, int],
 ) -> Tensor:
-    """Causal attention of packed rows.
+    """Attention of packed rows.
 
     Args:
         query: (N, Hq, D); key and value: (N, Hkv, D).
         cu_seqlens: (S + 1,) int32 bounds of the sequences.
         longest: length of the longest one.
         scaling: factor of the scores; None: 1 / sqrt(D).
-        left: positions to the left that a token sees beside itself; -1: all.
+        window: positions to the left and to the right that a token sees beside itself; -1: all.
 
     Returns:
         (N, Hq, D).
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, Any] = {"scale": scaling, "window_size": (left, 0)}
+    options: dict[str, Any] = {"scale": scaling, "window_size": window}
     if "enable_gqa" in _parameters():  # earlier releases always share heads of keys and values
         options["enable_gqa"] = query.shape[1] != key.shape[1]
     output = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest, **options)

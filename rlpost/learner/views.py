@@ -7,37 +7,45 @@ through them. Left out: where log-probabilities come from (rows.py, policy.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithms.base import PackedViews
+from algorithms.base import PackedViews, View
 from rlpost.learner.attention import to_device
 from rlpost.learner.packing import Pack
+from rlpost.learner.reading import Reading
 from rlpost.learner.rows import ForwardInputs, Rows
 from rollout.trajectory import Trajectory
 
 
 @dataclass(slots=True)
 class FlatBatch:
-    """S kept sequences, P positions; tensors are on the model's device.
+    """S sequences (views of kept trajectories, those of one trajectory side by side), P positions; tensors are on the
+    model's device.
 
     Attributes:
-        rows: the sequences; a position is wanted where it predicts a token the policy sampled.
-        policy: (P,) bool, the same on the device.
+        reading: how the model reads them.
+        rows: the sequences; a position is wanted where it predicts a token that a view scores.
+        response: (S,) int64 on the host, the kept trajectory that each sequence is a view of.
+        policy: (P,) bool, ``rows.wanted`` on the device.
         mask: (P,) bool, what token selection left of ``policy``.
         rollout_logprobs: (P,) fp32, NaN where not policy.
         advantages: (P,) fp32.
         turn, sequence: (P,) int64.
-        sequence_tokens: (S,) fp32, policy tokens of each sequence.
+        sequence_tokens: (S,) fp32, scored tokens of each sequence.
+        extra: (P,) fp32 by name, for the loss.
         old_logprobs, entropies, ref_logprobs, offpolicy_weight: (P,) or None; filled in by the step.
     """
 
+    reading: Reading
     rows: Rows
+    response: NDArray[np.int64]
     policy: Tensor
     mask: Tensor
     rollout_logprobs: Tensor
@@ -45,31 +53,57 @@ class FlatBatch:
     turn: Tensor
     sequence: Tensor
     sequence_tokens: Tensor
+    extra: dict[str, Tensor]
     old_logprobs: Tensor | None = None
     entropies: Tensor | None = None
     ref_logprobs: Tensor | None = None
     offpolicy_weight: Tensor | None = None
 
     @classmethod
-    def of(cls, trajectories: Sequence[Trajectory], advantages: NDArray[np.float64], device: torch.device) -> FlatBatch:
-        """Lay out trajectories, each ``learnable``, with the (S,) advantages of all their positions."""
+    def of(
+        cls,
+        reading: Reading,
+        trajectories: Sequence[Trajectory],
+        views: Sequence[Sequence[View]],
+        advantages: NDArray[np.float64],
+        device: torch.device,
+    ) -> FlatBatch:
+        """Lay out the views of each ``learnable`` trajectory, with the trajectories' advantages at all positions."""
         ends = [int(np.flatnonzero(one.policy_mask)[-1]) + 1 for one in trajectories]
-        masks = [one.policy_mask[:end] for one, end in zip(trajectories, ends, strict=True)]
-        rows = Rows.of([one.token_ids[:end] for one, end in zip(trajectories, ends, strict=True)], masks)
-        sampled = np.concatenate([one.rollout_logprobs[1:end] for one, end in zip(trajectories, ends, strict=True)])
-        turns = np.concatenate([_turns(one)[1:end] for one, end in zip(trajectories, ends, strict=True)])
-        sequence = np.repeat(np.arange(len(trajectories)), rows.lengths)
+        response = np.repeat(np.arange(len(trajectories)), [len(own) for own in views])
+        flat = [view for own in views for view in own]
+        cut = [(trajectories[index], view, ends[index]) for index, view in zip(response, flat, strict=True)]
+        rows = Rows.of(
+            reading,
+            [one.token_ids[:end] for one, _, end in cut],
+            [view.scored[:end] for _, view, end in cut],
+            [None if view.masked is None else view.masked[:end] for _, view, end in cut],
+        )
+
+        def by_row(arrays: Iterable[NDArray[Any]], fill: Any) -> Tensor:
+            return torch.from_numpy(np.concatenate([reading.by_row(array, fill) for array in arrays])).to(device)
+
+        turns = [_turns(one)[:end] for one, end in zip(trajectories, ends, strict=True)]
+        tokens = np.add.reduceat(rows.wanted, rows.bounds[:-1], dtype=np.float32)
         policy = torch.from_numpy(rows.wanted).to(device)
         return cls(
+            reading=reading,
             rows=rows,
+            response=response,
             policy=policy,
             mask=policy,
-            rollout_logprobs=torch.from_numpy(sampled.astype(np.float32)).to(device),
-            advantages=torch.from_numpy(np.repeat(advantages, rows.lengths).astype(np.float32)).to(device),
-            turn=torch.from_numpy(turns).to(device),
-            sequence=torch.from_numpy(sequence).to(device),
-            sequence_tokens=torch.tensor([int(mask[1:].sum()) for mask in masks], dtype=torch.float32, device=device),
+            rollout_logprobs=by_row((one.rollout_logprobs[:end].astype(np.float32) for one, _, end in cut), np.nan),
+            advantages=torch.from_numpy(np.repeat(advantages[response], rows.lengths).astype(np.float32)).to(device),
+            turn=by_row((turns[index] for index in response), -1),
+            sequence=torch.from_numpy(np.repeat(np.arange(len(cut)), rows.lengths)).to(device),
+            sequence_tokens=torch.from_numpy(tokens).to(device),
+            extra={name: by_row((view.extra[name][:end] for _, view, end in cut), 0) for name in flat[0].extra},
         )
+
+    def sequences_of(self, trajectories: Sequence[int] | NDArray[np.int64]) -> list[int]:
+        """The views of these kept trajectories."""
+        views: list[int] = np.flatnonzero(np.isin(self.response, trajectories)).tolist()
+        return views
 
     def views(
         self, pack: Pack, inputs: ForwardInputs, logprobs: Tensor, entropies: Tensor | None, fresh: bool
@@ -99,6 +133,8 @@ class FlatBatch:
             turn=self.turn[at],
             sequence_tokens=self.sequence_tokens[to_device(members, at.device)],
             offpolicy_weight=None if self.offpolicy_weight is None else self.offpolicy_weight[at],
+            response=to_device(np.unique(self.response[list(pack.members)], return_inverse=True)[1], at.device),
+            extra={name: values[at] for name, values in self.extra.items()},
         )
 
     def per_trajectory(self, values: Tensor, trajectories: Sequence[Trajectory]) -> list[NDArray[np.float32]]:
@@ -106,9 +142,9 @@ class FlatBatch:
         host = np.where(self.rows.wanted, values.float().cpu().numpy(), np.nan).astype(np.float32)
         arrays = []
         for index, trajectory in enumerate(trajectories):
-            part = host[self.rows.bounds[index] : self.rows.bounds[index + 1]]
+            part = self.reading.by_token(host[self.rows.bounds[index] : self.rows.bounds[index + 1]], np.nan)
             array = np.full(len(trajectory), np.nan, dtype=np.float32)
-            array[1 : len(part) + 1] = part
+            array[: len(part)] = part
             arrays.append(array)
         return arrays
 

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Sequence
 
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rollout.parameters import ModelParameters
 from rollout.vllm.config import VllmConfig
 from rollout.vllm.core import VllmCore
 from rollout.vllm.loop import StepLoop
-from rollout.vllm.parameters import ModelParameters
 from rollout.weight_update import WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01

@@ -8,12 +8,10 @@ weight versions (the adapter counts versions itself).
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from vllm.distributed.weight_transfer.base import (
@@ -23,6 +21,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+from rollout.parameters import as_tensor
 from rollout.weight_update import WeightUpdate
 
 OBJECT_STORE = "rlpost"
@@ -44,22 +43,6 @@ def update_info(update: WeightUpdate) -> dict[str, Any]:
         "shapes": [list(shape) for shape in update.shapes],
     }
     return fields | {"ipc_handles" if update.transport == "ipc" else "arrays": update.payload}
-
-
-def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
-    """``array`` as a CPU tensor of ``dtype_name`` that shares its memory; bfloat16 travels as int16.
-
-    The array may be read-only memory of the object store; the tensor must then only be read.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-    dtype = getattr(torch, dtype_name)
-    if tensor.dtype == dtype:
-        return tensor
-    if tensor.element_size() != dtype.itemsize:
-        raise ValueError(f"an array of {array.dtype} cannot be {dtype_name}")
-    return tensor.view(dtype)
 
 
 @dataclass

@@ -135,7 +135,10 @@ def test_every_wrong_option_has_its_line() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize(("name", "words"), [("lop", "did you mean 'loop'"), ("???", "known: grpo, gspo, loop, rloo")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("lop", "did you mean 'loop'"), ("???", "known: bgpo, diffu_grpo, grpo, gspo, loop, rloo, vrpo_ol")],
+)
 def test_an_unknown_name(name: str, words: str) -> None:
     with pytest.raises(AlgorithmError, match=words):
         locate(name)

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from rollout.engine import EngineError
+from rollout.parameters import ModelParameters
 from rollout.vllm.config import VllmConfig, engine_environment, intel_openmp
-from rollout.vllm.parameters import ModelParameters
 from rollout.weight_update import WeightUpdate
 
 PARAMETERS = ModelParameters(required={"a.weight": (2, 3), "b.bias": (4,)}, optional={"head.weight": (2, 3)})
@@ -57,7 +57,7 @@ def test_environment_of_a_gpu_engine_compiles_and_preloads_nothing() -> None:
 
 
 def test_config_and_parameters_do_not_import_vllm() -> None:
-    code = "import sys, rollout.vllm.config, rollout.vllm.parameters; sys.exit('vllm' in sys.modules)"
+    code = "import sys, rollout.vllm.config, rollout.parameters; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

@@ -165,7 +165,7 @@ def test_an_ipc_update_has_the_form_of_vllms_receiver(vllm: Run) -> None:
 async def wrong_bytes(engine: Any) -> str:
     import numpy as np
 
-    from rollout.vllm.transfer import as_tensor
+    from rollout.parameters import as_tensor
 
     try:
         as_tensor(np.zeros(3, np.float32), "bfloat16")

@@ -1,13 +1,20 @@
-"""Which parameters a model has, and the check of an update against them before any weight is touched.
+"""Which parameters a model has, the check of an update against them before any weight is touched, and its tensors.
 
-vLLM loads whatever it is given: a parameter that is missing keeps its old value and nothing complains. So names and
-shapes are compared with those of the Hugging Face model first. Left out: values (the probe after each publication
+Engines load whatever they are given: a parameter that is missing keeps its old value and nothing complains. So names
+and shapes are compared with those of the Hugging Face model first. Left out: values (the probe after each publication
 compares those) and vLLM's own fused names, which its loaders derive from these.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from rollout.engine import EngineError
 from rollout.weight_update import WeightUpdate
@@ -36,7 +43,6 @@ class ModelParameters:
         Raises:
             EngineError: transformers cannot build the model from its configuration.
         """
-        import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         try:
@@ -44,8 +50,13 @@ class ModelParameters:
                 skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
         except Exception as error:
             raise EngineError(f"cannot read the parameter names of model '{model}': {error}") from error
-        required = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
-        every = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters(remove_duplicate=False)}
+        return cls.of_module(skeleton)
+
+    @classmethod
+    def of_module(cls, model: nn.Module) -> ModelParameters:
+        """Those of a model in memory."""
+        required = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        every = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
         tied = {name: shape for name, shape in every.items() if name not in required}
         return cls(required, tied)
 
@@ -84,3 +95,31 @@ class ModelParameters:
         sent = getattr(payload, "shape", None)
         if sent is not None and tuple(sent) != expected:
             raise EngineError(f"{what} the array of parameter '{name}' has shape {tuple(sent)}, announced was {shape}")
+
+
+def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
+    """``array`` as a CPU tensor of ``dtype_name`` that shares its memory; bfloat16 travels as int16.
+
+    The array may be read-only memory of the object store; the tensor must then only be read.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    dtype = getattr(torch, dtype_name)
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.element_size() != dtype.itemsize:
+        raise ValueError(f"an array of {array.dtype} cannot be {dtype_name}")
+    return tensor.view(dtype)
+
+
+def tensor_of(payload: Any, dtype_name: str) -> torch.Tensor:
+    """One entry of ``WeightUpdate.payload`` as a tensor: an array, or an IPC handle of a process on the same GPU."""
+    if not isinstance(payload, dict):
+        return as_tensor(payload, dtype_name)
+    from torch.multiprocessing.reductions import rebuild_cuda_tensor
+
+    handle = list(payload[str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
+    handle[6] = torch.cuda.current_device()  # the sender may count its GPUs differently
+    tensor: torch.Tensor = rebuild_cuda_tensor(*handle)
+    return tensor
