@@ -22,6 +22,8 @@ ALGORITHMS = {
     "vrpo_ol": "algorithms.vrpo_ol:VRPOOL",
     "vrpo_two_pass": "algorithms.vrpo_ol:TwoPass",
     "diffu_grpo": "algorithms.diffu_grpo:DiffuGRPO",
+    "expert_iteration": "algorithms.expert_iteration:ExpertIteration",
+    "rft": "algorithms.rft:RFT",
 }
 """Short names."""
 

@@ -18,6 +18,7 @@ from typing import Any
 from envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
 from envs.appworld_demos import demonstrate
 from envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
+from envs.appworld_reward import share_of_tests
 from envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
 from envs.errands.datasets import UnknownTask, load_task_ids, task_of
 
@@ -177,14 +178,6 @@ class AppWorld(Env):
         if self._world is None:
             raise EnvError("the episode was not started")
         return self._world
-
-
-def share_of_tests(verdict: Mapping[str, Any]) -> float:
-    """passed / (tests that doing nothing fails + other tests that failed), in [0, 1]: 0 for doing nothing, 1 only where
-    every test passed. Tests without labels all count."""
-    passed = sum(test.get("label") != "no_op_pass" for test in verdict["passes"])
-    failed = len(verdict["failures"])
-    return passed / (passed + failed) if passed + failed else 0.0
 
 
 def _own_tasks(name: str) -> list[Task]:

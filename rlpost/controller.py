@@ -18,7 +18,7 @@ from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.sampling import derive_seed, tasks_of_step
 from rlpost.session import Session
-from rlpost.step_metrics import step_row
+from rlpost.step_metrics import EngineMetrics, step_row
 from rlpost.store import StepRollouts, TrajectoryStore
 from rollout.specs import EpisodeSpec
 
@@ -37,6 +37,7 @@ class Controller:
         self._recipe = session.recipe
         self._metrics = metrics
         self._rollouts = rollouts
+        self._engines = EngineMetrics()
         self._store = TrajectoryStore(
             session.pool, self._recipe.batch, self._recipe.cluster.deadline_s, self._recipe.deterministic
         )
@@ -89,7 +90,9 @@ class Controller:
             "time/sync_s": self._session.publisher.seconds,
             "time/step_s": time.monotonic() - started,
         }
-        row = step_row(step, self._recipe, rollouts, result, gap, times) | self._interim_evaluation(step + 1)
+        engines = [status.engine for status in self._session.pool.call_all("status")]
+        row = step_row(step, self._recipe, rollouts, result, gap, times) | self._engines.since(engines)
+        row |= self._interim_evaluation(step + 1)
         self._metrics.write(row)
         trajectories = [trajectory for group in rollouts.groups for trajectory in group.trajectories]
         self._rollouts.write(step, trajectories, np.concatenate(advantages), result)
@@ -101,7 +104,8 @@ class Controller:
         if not (every and self._recipe.eval.episodes) or steps_done % every or steps_done == self._recipe.steps:
             return {}
         found = self.evaluate()
-        return {"eval/success": found.success, "eval/reward": found.reward}
+        details = {f"eval/{name}": value for name, value in found.details.items()}
+        return {"eval/success": found.success, "eval/reward": found.reward, **details}
 
     def _keep_in_flight(self, step: int) -> None:
         """Start the batches of this step and of the ``lag`` steps after it, those that are not under way yet."""

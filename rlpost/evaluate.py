@@ -6,11 +6,13 @@ Left out: named benchmarks and pass@k.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from envs.base import Task
+from rlpost.goals import goal_completion
 from rlpost.report.statistics import wilson_interval
 from rlpost.sampling import derive_seed
+from rlpost.step_metrics import environment_means
 from rlpost.store import refuse_failures
 from rlpost.workers import WorkerPool
 from rollout.specs import EpisodeSpec
@@ -29,6 +31,7 @@ class EvalResult:
         ci95: Wilson 95 % interval of ``success``.
         reward: mean reward of the episodes that were scored.
         failed: episodes lost to a fault.
+        details: task and scenario goal completion (see ``goals``), and means of the environment's own numbers.
     """
 
     success: float
@@ -36,6 +39,7 @@ class EvalResult:
     ci95: tuple[float, float]
     reward: float
     failed: int
+    details: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -81,4 +85,5 @@ def evaluate(
         ci95=wilson_interval(solved, episodes),
         reward=sum(scored) / len(scored) if scored else float("nan"),
         failed=sum(summary.failed for summary in summaries),
+        details=goal_completion(summaries) | environment_means(summaries),
     )

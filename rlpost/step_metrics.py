@@ -6,14 +6,17 @@ Left out: writing it (report/).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from rlpost.goals import goal_completion
 from rlpost.learner.batch import LearnResult
 from rlpost.recipe import Recipe
 from rlpost.store import StepRollouts
 from rlpost.weights import Gap
+from rollout.specs import Summary
 
 LEARNER_KEYS = ("loss", "grad_norm", "kl_old", "clip_fraction", "entropy", "offpolicy/ess", "offpolicy/kl")
 """Always in the row; null where the step was skipped."""
@@ -44,17 +47,45 @@ def step_row(
         "groups/no_signal": sum(float(np.ptp(group.rewards)) == 0.0 for group in rollouts.groups),
     }
     row.update({f"stop/{reason}": count for reason, count in sorted(rollouts.stops.items())})
-    row.update(_means(rollouts))
+    row.update({f"goals/{name}": value for name, value in goal_completion(rollouts.summaries).items()})
+    row.update(environment_means(rollouts.summaries))
     return row
 
 
-def _means(rollouts: StepRollouts) -> dict[str, float]:
+def environment_means(summaries: Sequence[Summary]) -> dict[str, float]:
     """Means over usable episodes of the environment's numbers and of the reward's parts."""
     seen: dict[str, list[float]] = defaultdict(list)
-    for summary in rollouts.summaries:
+    for summary in summaries:
         if summary.usable:
             for name, value in summary.metrics.items():
                 seen[f"env/{name}"].append(value)
             for name, value in summary.reward_parts.items():
                 seen[f"reward/{name}"].append(value)
     return {name: float(np.mean(values)) for name, values in sorted(seen.items())}
+
+
+class EngineMetrics:
+    """What the engines did since the last call, from their running totals."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+
+    def since(self, engines: Sequence[dict[str, float]]) -> dict[str, float]:
+        """``engine/prefix_cache_hit_rate``: share of prompt tokens found in the cache; ``engine/tokens_a_step``: tokens
+        sampled in an engine step, so how many of its slots were busy. Empty for engines without such numbers.
+
+        Args:
+            engines: every worker's totals. One that was restarted begins anew; that step's numbers are then left out.
+        """
+        totals = {name: sum(engine.get(name, 0.0) for engine in engines) for name in _TOTALS}
+        new = {name: value - self._before.get(name, 0.0) for name, value in totals.items()}
+        self._before = totals
+        found = {}
+        if new["prompt_tokens"] > 0 <= new["cached_tokens"]:
+            found["engine/prefix_cache_hit_rate"] = new["cached_tokens"] / new["prompt_tokens"]
+        if new["steps"] > 0 <= new["tokens"]:
+            found["engine/tokens_a_step"] = new["tokens"] / new["steps"]
+        return found
+
+
+_TOTALS = ("prompt_tokens", "cached_tokens", "tokens", "steps")

@@ -156,14 +156,15 @@ class VllmEngine:
         self._loop.announce(-1)
 
     def stats(self) -> dict[str, float]:
-        """Totals since the start: sampled tokens, engine steps and the seconds they took, share of prompt tokens found
-        in the prefix cache; and the requests running and waiting now."""
+        """Totals since the start: sampled tokens, engine steps and the seconds they took, prompt tokens and how many of
+        them were found in the prefix cache; and the requests running and waiting now."""
         loop = self._loop
         return {
             "tokens": float(loop.tokens),
             "steps": float(loop.steps),
             "step_s": loop.step_seconds,
-            "prefix_cache_hit_rate": loop.cached_tokens / max(1, loop.prompt_tokens),
+            "prompt_tokens": float(loop.prompt_tokens),
+            "cached_tokens": float(loop.cached_tokens),
             "running": float(loop.running),
             "waiting": float(loop.waiting),
         }

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from envs import appworld_servers
-from envs.appworld import AppWorld, share_of_tests
+from envs.appworld import AppWorld
 from envs.appworld_client import Deadlines, RemoteWorld, errands_servers
 from envs.appworld_prompt import code_blocks, gives_up, look_ups
+from envs.appworld_reward import share_of_tests
 from envs.appworld_servers import Servers, slots_for
 from envs.base import EnvError
 from reward import sandbox
