@@ -182,7 +182,7 @@ class AppWorld(Env):
 
 def _own_tasks(name: str) -> list[Task]:
     known = [task_of(task_id) for task_id in load_task_ids(name)]
-    return [Task(str(task), {}, task.scenario, task.difficulty, "errands") for task in known]
+    return [Task(str(task), {"task_id": str(task)}, task.scenario, task.difficulty, "errands") for task in known]
 
 
 def _appworld_tasks(root: Path, name: str) -> list[Task]:
@@ -194,7 +194,7 @@ def _appworld_tasks(root: Path, name: str) -> list[Task]:
     for task_id in listed.read_text().split():
         metadata = root / "data" / "tasks" / task_id / "ground_truth" / "metadata.json"
         difficulty = json.loads(metadata.read_text()).get("difficulty", 0) if metadata.is_file() else 0
-        tasks.append(Task(task_id, {}, task_id.rpartition("_")[0], difficulty, "appworld"))
+        tasks.append(Task(task_id, {"task_id": task_id}, task_id.rpartition("_")[0], difficulty, "appworld"))
     return tasks
 
 

@@ -128,9 +128,8 @@ class MiniWorld:
 
 
 def _people(draw: random.Random, pool: Sequence[str]) -> list[Person]:
-    names, emails = draw.sample(pool, 3), draw.sample(EMAILS, 3)
-    numbers = draw.sample(range(20, 100), 3)
-    return [Person(*who, str(number)) for *who, number in zip(names, [""] * 3, emails, numbers, strict=True)]
+    names, emails, numbers = draw.sample(pool, 3), draw.sample(EMAILS, 3), draw.sample(range(20, 100), 3)
+    return [Person(name, "", email, str(number)) for name, email, number in zip(names, emails, numbers, strict=True)]
 
 
 def _start(draw: random.Random, pool: Sequence[str]) -> tuple[State, list[Person]]:

@@ -1,0 +1,46 @@
+"""The agents experiment on a CPU: six methods on the compact errands world, the same rollouts each, several seeds.
+
+    python benchmarks/agents_cpu.py --out /tmp/agents --minutes 5          # again and again, until all runs are done
+
+Left out: the GPU's experiment (agents_gpu.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agents_runs import arguments, run_all, with_openmp
+
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_mini.yaml"
+METHODS = {
+    "LOOP token": ["algorithm={name: loop, clip: 0.2, epochs: 2, minibatches: 2}"],
+    "LOOP trajectory": ["algorithm={name: loop, ratio: trajectory, clip: 0.2, epochs: 2, minibatches: 2}"],
+    "RLOO": ["algorithm={name: rloo}"],
+    "GRPO": ["algorithm={name: grpo}"],
+    "expert iteration": ["algorithm={name: expert_iteration, epochs: 2, minibatches: 2}"],
+    "RFT": ["algorithm={name: rft, epochs: 4, minibatches: 60}", "steps=1", "batch.tasks=480", "batch.group_size=8"],
+}
+"""480 tasks x 8 rollouts are those of 30 steps of 16 x 8."""
+TINY = [
+    "steps=2",
+    "batch.tasks=4",
+    "batch.group_size=4",
+    "eval.episodes=12",
+    "warm_start.steps=2",
+    "warm_start.examples=64",
+]
+
+
+def main() -> None:
+    """Parse and run."""
+    with_openmp()
+    args = arguments(__doc__).parse_args()
+    methods = {name: METHODS[name] for name in args.methods or METHODS}
+    overrides = ["learner.threads=1", "engine.threads=1", *(TINY if args.tiny else []), *args.set]
+    if args.tiny:
+        methods.pop("RFT", None)
+    run_all(RECIPE, overrides, methods, range(args.seeds), args.out, args.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""What agents_cpu.py and agents_gpu.py share: many methods and seeds with one engine, results as JSON lines.
+
+The loop, the rollout worker, the publication and the evaluation are rlpost's own; only the learner lives in this very
+process, where a new one costs a second. A run that is in the results already is not done again, so that the experiment
+can be cut into pieces. Left out: anything that a single ``rlpost train`` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rlpost.controller import Controller
+from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
+from rlpost.placement import Placement, place
+from rlpost.progress import Progress
+from rlpost.recipe import LoadedRecipe, Recipe
+from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.runfolder import RunFolder
+from rlpost.session import Session, _first_model, start_workers
+from rlpost.tasks import load_tasks
+from rlpost.weights import Publisher, probe_tokens
+from rlpost.workers import WorkerPool
+
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t, two-sided 95 %, by degrees of freedom."""
+
+
+class LocalLearner:
+    """rlpost's learner in this process, called as its Ray group is."""
+
+    def __init__(self, loaded: LoadedRecipe, model: Path, placement: Placement) -> None:
+        from rlpost.learner.learner import Learner
+
+        setup = LearnerSetup(
+            folder=model,
+            config=loaded.recipe.learner,
+            algorithm=loaded.algorithm,
+            algorithm_options=loaded.algorithm_options,
+            seed=loaded.recipe.seed,
+            transport=placement.transport,
+        )
+        self._learner = Learner(setup)
+        self.vocabulary = self._learner.vocabulary
+
+    def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
+        """See LearnerGroup."""
+        return self._learner.learn(dataclasses.replace(batch, trajectories=ray.get(list(refs))))
+
+    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> Any:
+        """See LearnerGroup."""
+        return self._learner.score(sequences, temperature)
+
+    def publish(self, version: int) -> ray.ObjectRef:
+        """See LearnerGroup."""
+        return ray.put(self._learner.weights(version))
+
+    def save(self, folder: Path) -> None:
+        """The weights of these runs are not kept."""
+
+    def close(self) -> None:
+        """Free the model."""
+        self._learner.close()
+
+
+class Bench:
+    """One engine, and runs on it.
+
+    Args:
+        recipe: of all runs.
+        overrides: of all runs too.
+        out: folder of the results and of one folder a run.
+    """
+
+    def __init__(self, recipe: Path, overrides: list[str], out: Path) -> None:
+        self._recipe, self._overrides, self.out = recipe, overrides, out
+        self.results = out / "results.jsonl"
+        self._pool: WorkerPool | None = None
+        self._version = 0
+
+    def done(self) -> list[dict[str, Any]]:
+        """All runs so far."""
+        return [json.loads(line) for line in self.results.read_text().splitlines()] if self.results.exists() else []
+
+    def load(self, seed: int, overrides: Sequence[str]) -> LoadedRecipe:
+        """The recipe of one run."""
+        return Recipe.load(self._recipe, [*self._overrides, f"seed={seed}", *overrides])
+
+    def run(self, method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
+        """Train once from the seed's warm-started model, and note what came of it."""
+        loaded = self.load(seed, overrides)
+        placement = place(loaded.recipe)
+        began = time.monotonic()
+        with Progress(total_steps=loaded.recipe.steps) as progress:
+            model = self._model(loaded, seed, progress)
+            folder = RunFolder(self.out / f"{method}-{seed}")
+            folder.path.mkdir(parents=True, exist_ok=True)
+            learner = LocalLearner(loaded, model, placement)
+            pool = self._workers(loaded, model, placement, progress)
+            publisher = Publisher(
+                learner,  # type: ignore[arg-type]
+                pool,
+                probe_tokens(learner.vocabulary, seed),
+                loaded.recipe.rollout.temperature,
+                loaded.recipe.gap_bound(placement.device),
+            )
+            publisher.publish(0)
+            train, held_out = load_tasks(loaded)
+            session = Session(
+                loaded, folder, model, progress, loaded.build_algorithm(), train, held_out, learner, pool, publisher
+            )
+            metrics = MetricsWriter(folder.path, False, 0)
+            controller = Controller(session, metrics, RolloutWriter(folder.path, lambda ids: "", 0))
+            found = self._train(controller, loaded)
+            metrics.close()
+            learner.close()
+        rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+        found |= {"method": method, "seed": seed, "seconds": time.monotonic() - began, "overrides": list(overrides)}
+        found["curve"] = [row["success/mean"] for row in rows]
+        found["tokens"] = sum(row["tokens/rollout"] for row in rows)
+        found["prefix_cache_hit_rate"] = statistics.mean(row.get("engine/prefix_cache_hit_rate", 0.0) for row in rows)
+        found["step_s"] = statistics.median(row["time/step_s"] for row in rows)
+        with self.results.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        return found
+
+    def _train(self, controller: Controller, loaded: LoadedRecipe) -> dict[str, Any]:
+        found: dict[str, Any] = {"before": self._evaluate(controller)}
+        controller.train()
+        found["after"] = self._evaluate(controller)
+        if loaded.recipe.eval.greedy:
+            found["after_greedy"] = self._evaluate(controller, greedy=True)
+        return found
+
+    @staticmethod
+    def _evaluate(controller: Controller, greedy: bool = False) -> dict[str, float]:
+        result = controller.evaluate(greedy)
+        return {"success": result.success, "reward": result.reward, **result.details}
+
+    def _model(self, loaded: LoadedRecipe, seed: int, progress: Progress) -> Path:
+        """The warm-started model of a seed, made once."""
+        folder = RunFolder(self.out / f"start-{seed}")
+        if not (folder.path / "ready").exists():
+            folder.path.mkdir(parents=True, exist_ok=True)
+            model = _first_model(loaded, folder, progress)
+            (folder.path / "ready").write_text(str(model))
+        return Path((folder.path / "ready").read_text())
+
+    def _workers(self, loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
+        if self._pool is None:
+            self._pool = start_workers(loaded, model, placement, progress)
+            self._pool.wait_ready()
+        return self._pool
+
+    def close(self) -> None:
+        """End the engine."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A Ray cluster of this process's own."""
+    ray.init(include_dashboard=False, num_cpus=max(4, os.cpu_count() or 1), log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_all(
+    recipe: Path, overrides: list[str], methods: dict[str, list[str]], seeds: Sequence[int], out: Path, minutes: float
+) -> None:
+    """Every method with every seed, seed by seed, until all is done or no further run fits into the time."""
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * minutes
+    bench = Bench(recipe, overrides, out)
+    done = {(row["method"], row["seed"]) for row in bench.done()}
+    left = [(method, seed) for seed in seeds for method in methods if (method, seed) not in done]
+    longest = 0.0
+    with cluster():
+        try:
+            for method, seed in left:
+                if time.monotonic() + longest > end:
+                    print("time is up; start again to go on", flush=True)
+                    break
+                began = time.monotonic()
+                found = bench.run(method, seed, methods[method])
+                longest = max(longest, time.monotonic() - began)
+                print(method, seed, f"{found['before']['tgc']:.3f} -> {found['after']['tgc']:.3f}", flush=True)
+        finally:
+            bench.close()
+    table = summarise(bench.done(), list(methods))
+    (out / "table.md").write_text(table)
+    print(table)
+
+
+def summarise(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> str:
+    """A Markdown table: means over seeds with 95 % t-intervals."""
+    by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_method[row["method"]].append(row)
+    lines = [
+        "| method | n | TGC before | TGC after | SGC after | gain in TGC | step s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in methods:
+        runs = by_method.get(method, [])
+        if runs:
+            gains = [run["after"]["tgc"] - run["before"]["tgc"] for run in runs]
+            cells = [
+                interval([run["before"]["tgc"] for run in runs]),
+                interval([run["after"]["tgc"] for run in runs]),
+                interval([run["after"]["sgc"] for run in runs]),
+                interval(gains),
+                f"{statistics.median(run['step_s'] for run in runs):.2f}",
+            ]
+            lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and half-width of its 95 % interval, in percent."""
+    mean = 100 * statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    half = T_975.get(len(values) - 1, 1.96) * 100 * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.1f} ± {half:.1f}"
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Those both scripts have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="results.jsonl, table.md, a folder a run")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=5.0, help="start no run that would end later than this")
+    parser.add_argument("--methods", nargs="*", help="only these")
+    parser.add_argument("--tiny", action="store_true", help="two steps of almost nothing, to see that it runs")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further overrides of the recipe")
+    return parser
+
+
+def with_openmp() -> None:
+    """Start this script again with the libraries that the learner's process wants; see rlpost/learner/group.py."""
+    from rollout.vllm.config import intel_openmp
+
+    library = intel_openmp()
+    if library and os.environ.get("LD_PRELOAD") != str(library):
+        variables = {"LD_PRELOAD": str(library), "KMP_BLOCKTIME": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
