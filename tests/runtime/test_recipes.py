@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reward.sandbox import isolation
 from rlpost.placement import count_gpus
 
 from .conftest import TINY
@@ -36,17 +37,20 @@ def cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     "recipe", [pytest.param(r, id=r.stem, marks=[] if r.stem in FAST else pytest.mark.slow) for r in RECIPES]
 )
 def test_recipe_runs_with_smoke(recipe: Path, tmp_path: Path) -> None:
+    if "envs.appworld" in recipe.read_text() and isolation() is None:
+        pytest.skip("model-written code is refused on this host")
     done = cli("train", str(recipe), "--smoke", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run" / "result.json").exists()
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+    steps = min(2, yaml.safe_load(recipe.read_text())["steps"])
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == steps
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_recipe_is_valid_as_it_stands(recipe: Path) -> None:
     from rlpost.recipe import Recipe
 
-    assert Recipe.load(recipe).recipe.steps > 2
+    assert Recipe.load(recipe).recipe.steps >= 1
 
 
 def test_the_readme_environment_runs_as_printed(tmp_path: Path) -> None:
