@@ -137,7 +137,7 @@ def test_every_wrong_option_has_its_line() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("lop", "did you mean 'loop'"), ("???", "known: bgpo, diffu_grpo, grpo, gspo, loop, rloo, vrpo_ol")],
+    [("lop", "did you mean 'loop'"), ("???", "known: .*grpo, gspo, loop, .*rloo")],
 )
 def test_an_unknown_name(name: str, words: str) -> None:
     with pytest.raises(AlgorithmError, match=words):
