@@ -183,6 +183,13 @@ class Algorithm:
         """Epochs and mini-batches of a step."""
         return Plan()
 
+    def check_batch(self, groups: int, group_size: int) -> None:
+        """Refuse a recipe whose steps have so many groups of this size, where this algorithm cannot work with them.
+
+        Raises:
+            AlgorithmError: it cannot; ``key`` names the option to change.
+        """
+
     @property
     def refill_budget(self) -> int:
         """How many groups a step may draw anew where ``wants_refill`` says so (dynamic sampling); 0 turns it off."""

@@ -74,6 +74,14 @@ class D3S(Selector):
         self.renormalize = options.renormalize
         self.denominator = options.denominator
 
+    def check_batch(self, groups: int, group_size: int) -> None:
+        """A schedule must keep a trajectory at either end.
+
+        Raises:
+            AlgorithmError: N rounds to no trajectory at the start or at the end.
+        """
+        self._check_count(min(self.options.samples), group_size * (groups if self.options.scope == "batch" else 1))
+
     def samples(
         self,
         advantages: NDArray[np.float64],
@@ -119,10 +127,10 @@ class D3S(Selector):
 
     def _check_count(self, percent: float, largest: int) -> None:
         if _rounded(percent, largest) == 0:
-            what = "the step" if self.options.scope == "batch" else "the largest group"
+            what = "a step" if self.options.scope == "batch" else "a group"
             raise AlgorithmError(
                 f"algorithm.select.samples asks for {percent:g} % of {what}'s {largest} trajectories, which is none; "
-                f"give at least {100 / largest:.3g} %",
+                f"give at least {50 / largest:.3g} %",
                 key="select.samples",
             )
 

@@ -52,6 +52,10 @@ class Grouped(Algorithm):
         """Epochs and mini-batches of the recipe."""
         return Plan(self.config.epochs, self.config.minibatches)
 
+    def check_batch(self, groups: int, group_size: int) -> None:
+        """What the selector says."""
+        self.selector.check_batch(groups, group_size)
+
     @property
     def refill_budget(self) -> int:
         """``advantage.refill``."""

@@ -110,7 +110,8 @@ class PolicyGradient(Grouped):
         bounds = "none" if clip is None else f"{1 - clip:g} .. {1 + (clip if high is None else high):g}"
         updates = self.config.epochs * self.config.minibatches
         facts = {"ratio": self.config.ratio, "ratio bounds": bounds, "updates a step": updates}
-        return facts | {"loss divides by": self._denominator} | self.selector.describe()
+        redrawn = {"groups drawn anew": f"up to {self.refill_budget} a step"} if self.refill_budget else {}
+        return facts | {"loss divides by": self._denominator} | redrawn | self.selector.describe()
 
 
 def _present(values: Tensor | None, option: str, name: str) -> Tensor:

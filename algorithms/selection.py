@@ -40,6 +40,9 @@ class Selector:
     def __init__(self, config: Any = None) -> None:
         self.config = config
 
+    def check_batch(self, groups: int, group_size: int) -> None:
+        """See ``Algorithm.check_batch``."""
+
     def samples(
         self,
         advantages: NDArray[np.float64],

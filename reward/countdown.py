@@ -53,14 +53,26 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _solves(text: str, numbers: Sequence[int], target: int) -> bool:
-    if len(text) > _LONGEST or not set(text) <= _ALLOWED:
-        return False
+def evaluate(expression: str) -> tuple[Fraction, list[int]]:
+    """The value of an expression, and the numbers in it.
+
+    Raises:
+        ValueError: it is too long, or not arithmetic of whole numbers with + - * / and brackets.
+    """
+    if len(expression) > _LONGEST or not set(expression) <= _ALLOWED:
+        raise ValueError("not arithmetic")
+    used: list[int] = []
     try:
-        tree = ast.parse(f"({text})", mode="eval")  # brackets: it may run over several lines
-        used: list[int] = []
-        value = _value(tree.body, used)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        tree = ast.parse(f"({expression})", mode="eval")  # brackets: it may run over several lines
+        return _value(tree.body, used), used
+    except (SyntaxError, ZeroDivisionError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not arithmetic: {error}") from error
+
+
+def _solves(text: str, numbers: Sequence[int], target: int) -> bool:
+    try:
+        value, used = evaluate(text)
+    except ValueError:
         return False
     return value == target and sorted(used) == sorted(numbers)
 

@@ -1,6 +1,7 @@
 """The loop. ``lag: 0`` is synchronous, ``lag: n`` keeps n further batches in flight: one loop, not two.
 
-    play the batches of steps k .. k + lag  →  take step k's groups  →  advantages  →  learn  →  publish version k + 1
+    play the batches of steps k .. k + lag  →  take step k's groups, those without signal replaced where the algorithm
+    asks for it  →  advantages  →  learn  →  publish version k + 1
 
 Left out: starting and ending actors (session.py), waiting for episodes (store.py), what a loss is (algorithms).
 """
@@ -13,13 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.base import Task
 from rlpost.evaluate import EvalResult, evaluate
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.report import MetricsWriter, RolloutWriter
-from rlpost.sampling import derive_seed, tasks_of_step
+from rlpost.sampling import derive_seed, spare_tasks, tasks_of_step
 from rlpost.session import Session
 from rlpost.step_metrics import EngineMetrics, step_row
-from rlpost.store import StepRollouts, TrajectoryStore
+from rlpost.store import Refill, StepRollouts, TrajectoryStore
 from rollout.specs import EpisodeSpec
 
 
@@ -49,7 +51,7 @@ class Controller:
             RunError: a fault the run cannot go on with.
         """
         for step in range(first_step, self._recipe.steps):
-            self._step(step)
+            self.step(step)
             done = step + 1
             if done == self._recipe.steps or (self._recipe.save.every and done % self._recipe.save.every == 0):
                 self.save(done)
@@ -73,10 +75,11 @@ class Controller:
             greedy=greedy,
         )
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """One step of the run; see ``train``."""
         started = time.monotonic()
         self._keep_in_flight(step)
-        rollouts = self._store.collect(step)
+        rollouts = self._store.collect(step, self._refill(step))
         rollout_s = time.monotonic() - started
         if self._recipe.engine.sleep:
             self._session.pool.call_all("sleep")  # the publication wakes the engines
@@ -114,20 +117,47 @@ class Controller:
                 self._store.submit(ahead, self._specs(ahead))
 
     def _specs(self, step: int) -> list[EpisodeSpec]:
-        recipe, batch = self._recipe, self._recipe.batch
-        tasks = tasks_of_step(self._session.train, batch.tasks, step, recipe.seed)
+        tasks = tasks_of_step(self._session.train, self._recipe.batch.tasks, step, self._recipe.seed)
+        return self._episodes(step, tasks, 0)
+
+    def _episodes(self, step: int, tasks: Sequence[Task], first_place: int) -> list[EpisodeSpec]:
+        """All episodes of these tasks, which are number ``first_place`` and up among the step's."""
+        recipe, size = self._recipe, self._recipe.batch.group_size
+        places = recipe.batch.tasks + self._session.algorithm.refill_budget
+        # Groups drawn anew go first into the engine: the step waits for them, and for nothing of the steps ahead.
+        ahead = places * size if first_place else 0
         return [
             EpisodeSpec(
                 task=task,
-                group_id=step * batch.tasks + place,
+                group_id=step * places + place,
                 index=index,
                 seed=derive_seed(recipe.seed, step, place, index),
                 temperature=recipe.rollout.temperature,
-                order=place * batch.group_size + index,
+                order=place * size + index - ahead,
             )
-            for place, task in enumerate(tasks)
-            for index in range(batch.group_size)
+            for place, task in enumerate(tasks, first_place)
+            for index in range(size)
         ]
+
+    def _refill(self, step: int) -> Refill | None:
+        """Dynamic sampling as the algorithm wants it; None where it wants none.
+
+        Tasks and seeds depend on the run's seed, the step and the number of the group, and on nothing else.
+        """
+        algorithm, width = self._session.algorithm, self._recipe.batch.tasks
+        if algorithm.refill_budget == 0:
+            return None
+        spare = spare_tasks(self._session.train, width, step, self._recipe.seed)[: algorithm.refill_budget]
+        drawn = 0
+
+        def draw(count: int) -> list[EpisodeSpec]:
+            nonlocal drawn
+            tasks = spare[drawn : drawn + count]
+            specs = self._episodes(step, tasks, width + drawn)
+            drawn += len(tasks)
+            return specs
+
+        return Refill(algorithm.wants_refill, draw)
 
     def _learn(self, step: int, rollouts: StepRollouts, advantages: Sequence[NDArray[np.float64]]) -> LearnResult:
         recipe = self._recipe

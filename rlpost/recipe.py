@@ -240,6 +240,7 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
     recipe = loaded.recipe
     try:
         algorithm = loaded.build_algorithm()
+        algorithm.check_batch(recipe.batch.tasks, recipe.batch.group_size)
     except AlgorithmError as error:
         path: KeyPath = ("algorithm", *(error.key.split(".") if error.key else ()))
         raise RecipeError(f"{source.where(path)}: {error}") from None

@@ -12,6 +12,9 @@ import numpy as np
 
 from envs.base import Task
 
+REFILL_STREAM = 0xD1A9
+"""Keeps the order of spare tasks apart from the order of a pass over all tasks."""
+
 
 def derive_seed(*parts: int) -> int:
     """A 31-bit seed from integers; different parts give independent streams."""
@@ -32,3 +35,10 @@ def tasks_of_step(tasks: Sequence[Task], count: int, step: int, seed: int) -> li
     order = np.random.default_rng([seed, step // steps_per_pass]).permutation(len(tasks))
     first = (step % steps_per_pass) * count
     return [tasks[int(i)] for i in order[first : first + count]]
+
+
+def spare_tasks(tasks: Sequence[Task], count: int, step: int, seed: int) -> list[Task]:
+    """All tasks but the ``count`` of ``step``, in an order of that step's own: what a group drawn anew may be about."""
+    used = {task.id for task in tasks_of_step(tasks, count, step, seed)}
+    order = np.random.default_rng([seed, step, REFILL_STREAM]).permutation(len(tasks))
+    return [tasks[int(i)] for i in order if tasks[int(i)].id not in used]

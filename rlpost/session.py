@@ -70,8 +70,8 @@ def open_session(
     recipe = loaded.recipe
     placement = place(recipe)
     train, held_out = _tasks(loaded)
-    with _ray(recipe) as ray_is_up:
-        version, model = checkpoint if checkpoint is not None else (0, _first_model(loaded, folder, progress))
+    with ray_cluster(recipe) as ray_is_up:
+        version, model = checkpoint if checkpoint is not None else (0, first_model(loaded, folder, progress))
         progress.phase("starting Ray, the learner and the engines")
         ray_is_up()
         learner = start_learner(loaded, model, placement)
@@ -102,15 +102,17 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task]]:
         train, held_out = load_tasks(loaded)
     except EnvError as error:
         raise RunError(str(error)) from error
-    if len(train) < loaded.recipe.batch.tasks:
+    width, spare = loaded.recipe.batch.tasks, loaded.build_algorithm().refill_budget
+    if len(train) < width + spare:
+        further = f" and algorithm.advantage.refill for up to {spare} further ones" if spare else ""
         raise RunError(
-            f"batch.tasks asks for {loaded.recipe.batch.tasks} distinct tasks a step and there are only {len(train)} "
-            "training tasks"
+            f"batch.tasks asks for {width} distinct tasks a step{further}, and there are only {len(train)} training "
+            "tasks"
         )
     return train, held_out
 
 
-def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
+def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
     """The model the run starts from as a folder (or hub name): built, converted, warm-started."""
     recipe = loaded.recipe
     try:
@@ -135,7 +137,7 @@ def _first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) ->
 
 
 @contextlib.contextmanager
-def _ray(recipe: Recipe) -> Iterator[Callable[[], object]]:
+def ray_cluster(recipe: Recipe) -> Iterator[Callable[[], object]]:
     """A Ray cluster of our own, the one the recipe names, or the one this process is connected to already.
 
     It comes up while the model is built and warmed up; call what is yielded before the first actor.
@@ -164,10 +166,10 @@ def compiles(recipe: Recipe, device: str) -> bool:
     return device == "cuda" and recipe.learner.ranks == 1 and recipe.steps >= 100 and not recipe.engine.enforce_eager
 
 
-def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:
-    """The learner's ranks; returns at once, ``wait_ready`` blocks."""
+def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerSetup:
+    """What every rank of the learner is started with."""
     recipe = loaded.recipe
-    setup = LearnerSetup(
+    return LearnerSetup(
         folder=model,
         config=recipe.learner,
         algorithm=loaded.algorithm,
@@ -179,7 +181,12 @@ def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         compiled=compiles(recipe, placement.device),
         yields_memory=recipe.engine.sleep,
     )
-    return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=recipe.cluster.deadline_s)
+
+
+def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:
+    """The learner's ranks; returns at once, ``wait_ready`` blocks."""
+    setup = learner_setup(loaded, model, placement)
+    return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=loaded.recipe.cluster.deadline_s)
 
 
 def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:

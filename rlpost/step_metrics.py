@@ -26,8 +26,9 @@ def step_row(
     step: int, recipe: Recipe, rollouts: StepRollouts, result: LearnResult, gap: Gap, times: dict[str, float]
 ) -> dict[str, Any]:
     """The row of one step; counts are of this step, times are seconds."""
-    rewards = np.concatenate([group.rewards for group in rollouts.groups])
+    # Of all that was played: without the replaced groups a run would look better, or worse, than its policy.
     usable = [summary for summary in rollouts.summaries if summary.usable]
+    rewards = np.array([summary.reward for summary in usable])
     row: dict[str, Any] = {
         "step": step,
         "policy_version": step + 1,
@@ -45,6 +46,7 @@ def step_row(
         "episodes/failed": rollouts.failed,
         "episodes/turns": float(np.mean([summary.turns for summary in usable])),
         "groups/no_signal": sum(float(np.ptp(group.rewards)) == 0.0 for group in rollouts.groups),
+        "groups/redrawn": rollouts.redrawn,
     }
     row.update({f"stop/{reason}": count for reason, count in sorted(rollouts.stops.items())})
     row.update({f"goals/{name}": value for name, value in goal_completion(rollouts.summaries).items()})

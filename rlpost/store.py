@@ -1,7 +1,7 @@
 """The trajectory store: which episodes belong to which step, when a step's groups are complete, how old they are.
 
-Trajectories themselves lie in Ray's object store; here are their references. Left out: playing episodes (workers.py)
-and learning from them (the learner).
+Trajectories themselves lie in Ray's object store; here are their references. Left out: playing episodes (workers.py),
+learning from them (the learner), and which groups are worth replacing (the algorithm says).
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from rlpost.faults import RunError
 from rlpost.recipe import BatchSection, StragglerSection
@@ -31,6 +33,7 @@ class StepRollouts:
         summaries: of every episode that ended, the failed included.
         oldest_version: the oldest weights that sampled any token here.
         stops: how many episodes ended for which reason.
+        redrawn: groups that were replaced by another task's; their episodes are among ``summaries`` all the same.
     """
 
     groups: list[Group]
@@ -38,12 +41,27 @@ class StepRollouts:
     summaries: list[Summary]
     oldest_version: int
     stops: Counter[str]
+    redrawn: int = 0
     wall_s: float = 0.0
 
     @property
     def failed(self) -> int:
         """Episodes lost to a fault of environment or engine."""
         return sum(summary.failed for summary in self.summaries)
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """How a step's groups that teach nothing are replaced (dynamic sampling).
+
+    Attributes:
+        wanted: whether a group with these (K,) rewards is to be replaced.
+        draw: all episodes of up to so many further groups, of tasks the step has not had; fewer or none where the
+            budget is spent.
+    """
+
+    wanted: Callable[[NDArray[np.float64]], bool]
+    draw: Callable[[int], list[EpisodeSpec]]
 
 
 @dataclass(slots=True)
@@ -72,16 +90,19 @@ class TrajectoryStore:
 
     def submit(self, step: int, specs: Sequence[EpisodeSpec]) -> None:
         """Start all episodes of a step."""
+        self._batches[step] = self._start(specs)
+
+    def _start(self, specs: Sequence[EpisodeSpec]) -> _Batch:
         if self._deterministic:
             self._pool.begin(len(specs))
-        self._batches[step] = _Batch(self._pool.submit(specs))
+        return _Batch(self._pool.submit(specs))
 
     def pending(self, step: int) -> bool:
         """Whether the step's episodes were started and not yet collected."""
         return step in self._batches
 
-    def collect(self, step: int) -> StepRollouts:
-        """Wait until the step is complete and hand over its groups.
+    def collect(self, step: int, refill: Refill | None = None) -> StepRollouts:
+        """Wait until the step is complete and hand over its groups; with ``refill``, those it replaces are left out.
 
         Raises:
             RunError: too many episodes failed, nothing usable came back, or nothing ended within the deadline.
@@ -89,14 +110,26 @@ class TrajectoryStore:
         batch = self._batches[step]
         self._wait(batch, step)
         del self._batches[step]
-        rollouts = _assemble([flight for flight in batch.flights if flight.summary is not None])
+        asked, ended = len(batch.flights), _ended(batch)
+        replaced: set[int] = set()
+        while refill is not None:
+            dull = [group for group, rewards in _rewards(ended, replaced).items() if refill.wanted(rewards)]
+            specs = refill.draw(len(dull)) if dull else []
+            if not specs:
+                break
+            replaced.update(dull[: len({spec.group_id for spec in specs})])
+            more = self._start(specs)
+            self._wait(more, step)
+            asked, ended = asked + len(more.flights), ended + _ended(more)
+        rollouts = _assemble(ended, replaced)
         rollouts.wall_s = time.monotonic() - batch.started
         for worker in {summary.worker for summary in rollouts.summaries if summary.worn_out}:
             self._pool.replace_worn_out(worker)
-        self._check(rollouts, len(batch.flights), step)
+        self._check(rollouts, asked, step)
         return rollouts
 
     def _wait(self, batch: _Batch, step: int) -> None:
+        """Until the batch is complete; what is still under way is called off."""
         last_end, ended = time.monotonic(), -1
         while not _complete(batch.flights, self._straggler):
             self._pool.poll(batch.flights, 0.1 if self._straggler else 1.0)
@@ -146,13 +179,31 @@ def _complete(flights: Sequence[Flight], straggler: StragglerSection | None) -> 
     return all(ended[group] >= round(straggler.min_group * size) for group, size in sizes.items())
 
 
-def _assemble(flights: Sequence[Flight]) -> StepRollouts:
-    """Fetch the usable trajectories (zero-copy from shared memory) and put them into groups."""
+def _ended(batch: _Batch) -> list[Flight]:
+    return [flight for flight in batch.flights if flight.summary is not None]
+
+
+def _by_group(flights: Sequence[Flight], replaced: Set[int]) -> dict[int, list[Flight]]:
+    """The usable episodes of each group but the replaced ones, in order."""
     by_group: dict[int, list[Flight]] = defaultdict(list)
     for flight in sorted(flights, key=lambda flight: (flight.spec.group_id, flight.spec.index)):
-        assert flight.summary is not None
-        if flight.summary.usable:
+        if flight.summary is not None and flight.summary.usable and flight.spec.group_id not in replaced:
             by_group[flight.spec.group_id].append(flight)
+    return by_group
+
+
+def _rewards(flights: Sequence[Flight], replaced: Set[int]) -> dict[int, NDArray[np.float64]]:
+    """(K,) rewards of each group."""
+    groups = _by_group(flights, replaced)
+    return {
+        group: np.array([flight.summary.reward for flight in members if flight.summary is not None])
+        for group, members in groups.items()
+    }
+
+
+def _assemble(flights: Sequence[Flight], replaced: Set[int]) -> StepRollouts:
+    """Fetch the usable trajectories (zero-copy from shared memory) and put them into groups."""
+    by_group = _by_group(flights, replaced)
     ordered = [flight for group in by_group.values() for flight in group]
     trajectories: list[Trajectory] = ray.get([flight.trajectory_ref for flight in ordered])
     found = iter(trajectories)
@@ -164,4 +215,5 @@ def _assemble(flights: Sequence[Flight]) -> StepRollouts:
         summaries=summaries,
         oldest_version=min((s.version_min for s in summaries if s.usable), default=-1),
         stops=Counter(str(StopReason(summary.stop)) for summary in summaries),
+        redrawn=len(replaced),
     )

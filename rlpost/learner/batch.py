@@ -94,10 +94,12 @@ class LearnResult:
     """What one learning step did; the same on all ranks.
 
     Attributes:
-        metrics: numbers for the log. Always there: ``lr, updates, skipped, loss, grad_norm, tokens/learned,
-            samples/kept, time/old_s, time/update_s``. Only where something was learned: ``kl_old, clip_fraction``
-            and the loss's other sums (a mean a token), ``entropy, offpolicy/ess, offpolicy/kl``; also what the
-            algorithm's ``report`` says. Means over the step's updates.
+        metrics: numbers for the log. Always there: ``lr, updates, skipped, loss, grad_norm, samples/kept``;
+            ``tokens/packed``, of the kept sequences; ``tokens/learned``, policy tokens of them whose loss can move the
+            policy; ``time/old_s`` (scoring, token selection), ``time/update_s``, of it ``time/optimizer_s``, and
+            ``time/saved_s``, an estimate of what selection saved. Only where something was learned: ``kl_old,
+            clip_fraction`` and the loss's other sums (a mean a token), ``entropy, offpolicy/ess, offpolicy/kl``; also
+            what the algorithm's ``report`` says. Means over the step's updates, but for counts and times.
         kept: indices of the trajectories that were learned from, ascending.
         old_logprobs: one entry a trajectory: (T,) float32 log-probs of the learner at the start of the step, NaN where
             not policy; ``None`` for a dropped trajectory, and where an algorithm of several updates needs none.

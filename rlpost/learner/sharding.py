@@ -81,6 +81,11 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def settle(self) -> None:
+        """Wait until this rank's device has done all it was given, so that a clock read next is right."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world > 1:

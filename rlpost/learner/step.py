@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms.base import Plan, StepConstants
+from algorithms.base import Algorithm, Plan, StepConstants
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.learner.offpolicy import offpolicy_metrics, truncated_weight
 from rlpost.learner.optimizers import learning_rate, set_learning_rate
 from rlpost.learner.rows import score_rows
 from rlpost.learner.update import Updater
-from rlpost.learner.views import FlatBatch, learnable
+from rlpost.learner.views import FlatBatch, learnable, learned_length
 
+_TIMES = ("time/old_s", "time/update_s", "time/optimizer_s", "time/saved_s")
 _NOTHING = dict.fromkeys(
-    ("loss", "grad_norm", "updates", "samples/kept", "tokens/learned", "time/old_s", "time/update_s"), 0.0
+    ("loss", "grad_norm", "updates", "samples/kept", "tokens/packed", "tokens/learned", *_TIMES), 0.0
 ) | {"skipped": 1.0}
 """Metrics of a step that learned nothing."""
 
@@ -53,10 +54,14 @@ def _nothing_to_learn(updater: Updater, batch: StepBatch, kept: NDArray[np.int64
     algorithm, count = updater.algorithm, len(batch.trajectories)
     if not len(kept):
         return f"none of {count} trajectories was worth learning from; the weights did not change"
-    regularized = algorithm.loss_entropies or "ref_logprobs" in algorithm.needs
-    if not regularized and not batch.advantages[kept].any():
+    if not _regularized(algorithm) and not batch.advantages[kept].any():
         return f"the advantages of all {count} trajectories are 0; the weights did not change"
     return ""
+
+
+def _regularized(algorithm: Algorithm) -> bool:
+    """Whether a token with an advantage of 0 may still move the policy."""
+    return algorithm.loss_entropies or "ref_logprobs" in algorithm.needs
 
 
 @dataclass(slots=True)
@@ -82,9 +87,8 @@ class _Step:
         self._score(flat, single=len(updates) == 1)
         scored = time.perf_counter()
         metrics = metrics | self._updates(flat, updates)
-        metrics["samples/kept"] = float(len(self.kept))
-        metrics["tokens/learned"] = float(flat.mask.sum())
         metrics["time/old_s"], metrics["time/update_s"] = scored - started, time.perf_counter() - scored
+        metrics |= self._volume(flat) | {"time/saved_s": self._saved(metrics, single=len(updates) == 1)}
         old: list[NDArray[np.float32] | None] = [None] * len(batch.trajectories)
         if flat.old_logprobs is not None and flat.reading.causal:  # of masked views they compare with no rollout's
             metrics |= offpolicy_metrics(flat.old_logprobs, flat.rollout_logprobs, flat.policy)
@@ -93,18 +97,41 @@ class _Step:
         note = "token selection left nothing to learn from; the weights did not change" if metrics["skipped"] else ""
         return LearnResult(metrics, self.kept, old, note)
 
+    def _volume(self, flat: FlatBatch) -> dict[str, float]:
+        """Kept samples, tokens of their packed sequences, and policy tokens whose loss can move the policy."""
+        algorithm = self.updater.algorithm
+        counted = flat.mask if _regularized(algorithm) else flat.mask & (flat.advantages != 0)
+        packed, learned = float(len(flat.policy)), float(counted.sum())
+        return {"samples/kept": float(len(self.kept)), "tokens/packed": packed, "tokens/learned": learned}
+
+    def _saved(self, metrics: dict[str, float], single: bool) -> float:
+        """Seconds this step would have taken more with every sample kept and no token selection: an estimate from
+        this step's own seconds a token. Negative where ranking tokens cost more than dropped samples saved."""
+        lengths = np.array([learned_length(one) for one in self.batch.trajectories])
+        scoring, passes = metrics["time/old_s"], metrics["time/update_s"] - metrics["time/optimizer_s"]
+        whole = passes + (scoring if self._scores_anyway(single) else 0.0)
+        return float(whole * lengths.sum() / lengths[self.kept].sum() - passes - scoring)
+
+    @property
+    def _weighted(self) -> bool:
+        """Whether tokens are weighted for the lag of their rollout."""
+        return self.batch.lag > 0 and self.updater.policy.reading.causal
+
+    def _scores_anyway(self, single: bool) -> bool:
+        """Whether old log-probs take a pass of their own, entropies or not."""
+        return self._weighted or ("old_logprobs" in self.updater.algorithm.needs and not single)
+
     def _score(self, flat: FlatBatch, single: bool) -> None:
         """Fill in what is needed of the weights as they are at the start of the step, and select tokens."""
         batch, updater, needs = self.batch, self.updater, self.updater.algorithm.needs
         how = (updater.policy, updater.ranks, flat.rows, updater.config.max_tokens_per_pack, batch.temperature)
-        weighted = batch.lag > 0 and flat.reading.causal
-        if weighted or "entropies" in needs or ("old_logprobs" in needs and not single):
+        if "entropies" in needs or self._scores_anyway(single):
             flat.old_logprobs, entropies = score_rows(*how)
             flat.entropies = entropies if "entropies" in needs else None
         if "ref_logprobs" in needs:
             with updater.policy.reference():
                 flat.ref_logprobs, _ = score_rows(*how)
-        if weighted and flat.old_logprobs is not None:
+        if self._weighted and flat.old_logprobs is not None:
             flat.offpolicy_weight = truncated_weight(
                 flat.old_logprobs, flat.rollout_logprobs, flat.policy, batch.offpolicy_cap
             )
@@ -112,6 +139,7 @@ class _Step:
             flat.advantages, flat.entropies, flat.policy, flat.sequence, batch.progress
         )
         flat.mask = selected & flat.policy
+        updater.ranks.settle()
 
     def _updates(self, flat: FlatBatch, updates: list[NDArray[np.int64]]) -> dict[str, float]:
         """Run the updates until the algorithm says stop; means over those that ran."""
@@ -133,8 +161,9 @@ class _Step:
                 break
         if not seen:
             return dict(_NOTHING)
-        means = {name: sum(one[name] for one in seen) / len(seen) for name in seen[0]}
-        return means | {"updates": float(len(seen)), "skipped": 0.0}
+        sums = {name: sum(one[name] for one in seen) for name in seen[0]}
+        means = {name: value / len(seen) for name, value in sums.items()}
+        return means | {"time/optimizer_s": sums["time/optimizer_s"], "updates": float(len(seen)), "skipped": 0.0}
 
 
 def _tokens_of_each(flat: FlatBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

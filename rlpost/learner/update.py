@@ -7,6 +7,7 @@ into packs or spread over ranks. Left out: which sequences and how many updates 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,8 +76,8 @@ class Updater:
             where: begins an error message, e.g. ``step 3``.
 
         Returns:
-            ``loss``, ``grad_norm``, ``entropy`` (mean over policy tokens) and the loss's sums, each divided by the
-            number of counted tokens.
+            ``loss``, ``grad_norm``, ``entropy`` (mean over policy tokens), ``time/optimizer_s`` and the loss's sums,
+            each divided by the number of counted tokens.
 
         Raises:
             LearnerError: the gradient is not finite; nothing was changed.
@@ -91,13 +92,17 @@ class Updater:
             logprobs = self._backward(flat, pack, inputs, constants, fresh, temperature, sums)
             if old is not None:
                 old = old.to(logprobs.dtype).index_copy_(0, inputs.scored, logprobs)
+        totals = sums.total(self.ranks)
+        self.ranks.settle()
+        passed = time.perf_counter()
         norm = self._step(where)
+        self.ranks.settle()
+        seconds = time.perf_counter() - passed
         if old is not None:
             flat.old_logprobs = self.ranks.sum(old)
-        totals = sums.total(self.ranks)
         means = {name[4:]: value / constants.tokens for name, value in totals.items() if name.startswith("sum/")}
         entropy = totals["entropy"] / constants.policy_tokens
-        return means | {"loss": totals["loss"], "entropy": entropy, "grad_norm": norm}
+        return means | {"loss": totals["loss"], "entropy": entropy, "grad_norm": norm, "time/optimizer_s": seconds}
 
     def _packs(self, flat: FlatBatch, members: list[int]) -> list[list[Pack]]:
         """Packs of each rank; where an algorithm wants all views of a response in one graph, these stay together."""

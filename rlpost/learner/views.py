@@ -69,7 +69,7 @@ class FlatBatch:
         device: torch.device,
     ) -> FlatBatch:
         """Lay out the views of each ``learnable`` trajectory, with the trajectories' advantages at all positions."""
-        ends = [int(np.flatnonzero(one.policy_mask)[-1]) + 1 for one in trajectories]
+        ends = [learned_length(one) + 1 for one in trajectories]
         response = np.repeat(np.arange(len(trajectories)), [len(own) for own in views])
         flat = [view for own in views for view in own]
         cut = [(trajectories[index], view, ends[index]) for index, view in zip(response, flat, strict=True)]
@@ -152,6 +152,11 @@ class FlatBatch:
 def learnable(trajectory: Trajectory) -> bool:
     """Whether any token of the policy has something before it, without which it has no log-probability."""
     return bool(trajectory.policy_mask[1:].any())
+
+
+def learned_length(trajectory: Trajectory) -> int:
+    """Positions that are computed: up to the one that predicts its last policy token; 0 where it is not learnable."""
+    return int(np.flatnonzero(trajectory.policy_mask)[-1]) if learnable(trajectory) else 0
 
 
 def _turns(trajectory: Trajectory) -> NDArray[np.int64]:

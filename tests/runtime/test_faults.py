@@ -115,10 +115,10 @@ def test_a_killed_worker_is_restarted_and_the_step_completes(
     loaded = env_recipe("Base", "batch.tasks=8", "steps=2")
     with Progress(total_steps=2) as progress, open_session(loaded, folder, progress) as session:
         controller = controller_of(session)
-        controller._step(0)
+        controller.step(0)
         controller._keep_in_flight(1)
         os.kill(session.pool.pids[0], signal.SIGKILL)
-        controller._step(1)
+        controller.step(1)
         assert session.pool.call(0, "status").version == 2
     found = rows(folder)
     assert [row["episodes"] for row in found] == [32, 32]

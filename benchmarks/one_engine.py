@@ -1,0 +1,157 @@
+"""Many training runs in one process on one engine: each has a learner of its own, in this process, and starts from its
+own weights by publication. What is measured is the product's: controller, store, engine, learner, verified publication.
+
+Used by d3s_cpu.py and d3s_gpu.py. Left out: the learner's own actor (a run then starts in a second instead of ten), and
+checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from rich.console import Console
+
+from algorithms.registry import build
+from rlpost import session
+from rlpost.controller import Controller
+from rlpost.learner.batch import LearnResult, StepBatch
+from rlpost.learner.learner import Learner
+from rlpost.placement import Placement, place
+from rlpost.progress import Progress
+from rlpost.recipe import LoadedRecipe
+from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.runfolder import RunFolder
+from rlpost.tasks import load_tasks
+from rlpost.weights import Publisher, probe_tokens
+from rlpost.workers import WorkerPool
+
+
+class LocalLearner:
+    """A learner in this process behind the methods of ``LearnerGroup`` that a run calls."""
+
+    def __init__(self, loaded: LoadedRecipe, model: Path, placement: Placement) -> None:
+        torch.set_num_threads(loaded.recipe.learner.threads or torch.get_num_threads())
+        setup = session.learner_setup(loaded, model, placement)
+        self._learner = Learner(setup, algorithm=build(loaded.algorithm, loaded.algorithm_options))
+        self.vocabulary = self._learner.vocabulary
+
+    def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
+        """One learning step."""
+        return self._learner.learn(replace(batch, trajectories=ray.get(list(refs))))
+
+    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Any]:
+        """Log-probs of tokens."""
+        return self._learner.score(sequences, temperature)
+
+    def publish(self, version: int) -> ray.ObjectRef:
+        """The current weights."""
+        return ray.put(self._learner.weights(version))
+
+    def close(self) -> None:
+        """Free the model."""
+        self._learner.close()
+
+
+@dataclass(slots=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        rows: its rows of metrics.jsonl.
+        evaluations: (steps done, share of held-out episodes solved), the one before training first.
+        wall_s: seconds of its steps, evaluations apart.
+    """
+
+    rows: list[dict[str, Any]]
+    evaluations: list[tuple[int, float]]
+    wall_s: float
+
+
+class OneEngine:
+    """The engine that all runs share.
+
+    Args:
+        pool: its worker.
+        progress: notes of the runs go here.
+    """
+
+    def __init__(self, pool: WorkerPool, progress: Progress) -> None:
+        self._pool = pool
+        self._progress = progress
+
+    @contextlib.contextmanager
+    def controller(self, loaded: LoadedRecipe, model: Path, folder: Path) -> Iterator[Controller]:
+        """A controller whose policy starts from the weights in ``model``."""
+        recipe, placement = loaded.recipe, place(loaded.recipe)
+        train, held_out = load_tasks(loaded)
+        learner: Any = LocalLearner(loaded, model, placement)
+        probe = probe_tokens(learner.vocabulary, recipe.seed)
+        bound = recipe.gap_bound(placement.device)
+        publisher = Publisher(learner, self._pool, probe, recipe.rollout.temperature, bound)
+        publisher.publish(0)
+        running = session.Session(
+            loaded=loaded,
+            folder=RunFolder(folder),
+            model=model,
+            progress=self._progress,
+            algorithm=loaded.build_algorithm(),
+            train=train,
+            held_out=held_out,
+            learner=learner,
+            pool=self._pool,
+            publisher=publisher,
+        )
+        try:
+            yield Controller(running, MetricsWriter(folder), RolloutWriter(folder, lambda ids: [], 0))
+        finally:
+            learner.close()
+
+    def run(
+        self,
+        loaded: LoadedRecipe,
+        model: Path,
+        seconds: float = float("inf"),
+        measure: Callable[[Controller], None] | None = None,
+    ) -> Run:
+        """All steps of the recipe, or as many as fit into ``seconds``; ``eval.every`` evaluations between them.
+
+        ``measure`` is called with the controller before the first step and after the last.
+        """
+        recipe, started = loaded.recipe, time.monotonic()
+        with tempfile.TemporaryDirectory() as place_, self.controller(loaded, model, Path(place_)) as controller:
+            evaluations = [(0, controller.evaluate().success)]
+            if measure:
+                measure(controller)
+            for step in range(recipe.steps):
+                controller.step(step)
+                if step + 1 == recipe.steps or time.monotonic() - started > seconds:
+                    evaluations.append((step + 1, controller.evaluate().success))
+                    break
+            if measure:
+                measure(controller)
+            rows = [json.loads(line) for line in (Path(place_) / "metrics.jsonl").read_text().splitlines()]
+        between = [(row["step"] + 1, row["eval/success"]) for row in rows if "eval/success" in row]
+        evaluations = sorted(dict(evaluations + between).items())
+        return Run(rows, evaluations, sum(row["time/step_s"] for row in rows))
+
+
+@contextlib.contextmanager
+def one_engine(loaded: LoadedRecipe, model: Path) -> Iterator[OneEngine]:
+    """Start Ray and one engine with the model of ``model``; both end on the way out."""
+    with session.ray_cluster(loaded.recipe) as ray_is_up, Progress(0, Console(quiet=True)) as progress:
+        ray_is_up()
+        pool = session.start_workers(loaded, model, place(loaded.recipe), progress)
+        try:
+            pool.wait_ready()
+            yield OneEngine(pool, progress)
+        finally:
+            pool.close()
