@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 from envs.base import Demonstration, EnvError, Message, Score, Task
 from envs.one_answer import OneAnswer
@@ -26,7 +26,15 @@ HIGHEST_TARGET = 999
 
 @dataclass(frozen=True, slots=True)
 class Puzzles:
-    """The tasks there are: ``numbers`` whole numbers of 1 to ``highest``, made into targets with ``operators``.
+    """The recipe's ``env.options``: which tasks there are, and how they are put.
+
+    Attributes:
+        numbers: how many numbers are given; each is 1 to ``highest``.
+        operators: of ``+-*``, what targets are made with.
+        size: tasks of a split, at most; there may be fewer distinct ones.
+        terse: ask in a few bytes and take the whole answer for the expression, as suits a byte-level model; else a
+            sentence, and what stands in the last ``<answer>...</answer>``.
+        expert_share: of the demonstrations, this share (0 to 1) reaches the target.
 
     Raises:
         EnvError: there are no such tasks.
@@ -35,6 +43,9 @@ class Puzzles:
     numbers: int = 3
     highest: int = 9
     operators: str = "+-"
+    size: int = 1000
+    terse: bool = False
+    expert_share: float = 0.5
 
     def __post_init__(self) -> None:
         if self.numbers < 2 or self.highest < 2 or not self.operators or not set(self.operators) <= set("+-*"):
@@ -42,6 +53,20 @@ class Puzzles:
                 f"env.options: no Countdown task has numbers={self.numbers}, highest={self.highest}, "
                 f"operators={self.operators!r}; give at least 2 numbers up to at least 2, and some of '+-*'"
             )
+        if not 0 <= self.expert_share <= 1:
+            raise EnvError(f"env.options.expert_share is {self.expert_share}; it must be within 0 and 1")
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Self:
+        """From keyword arguments.
+
+        Raises:
+            EnvError: an option that there is not; or see the class.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(options.keys() - known):
+            raise EnvError(f"env.options: Countdown has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        return cls(**options)
 
     def guess(self, given: Sequence[int], rng: random.Random) -> str:
         """An expression that uses the given numbers, in any order and with any operators."""
@@ -66,6 +91,20 @@ class Puzzles:
             if 0 <= target <= HIGHEST_TARGET:
                 yield given, int(target), expression
 
+    def question(self, given: Sequence[int], target: int) -> Message:
+        """What the policy is asked."""
+        if self.terse:
+            return {"role": "user", "content": f"{' '.join(map(str, given))}={target}"}
+        words = (
+            f"Using each of the numbers {', '.join(map(str, given))} exactly once, write an expression that equals "
+            f"{target}. Put it between <answer> and </answer>."
+        )
+        return {"role": "user", "content": words}
+
+    def answer(self, expression: str) -> Message:
+        """How it should answer."""
+        return {"role": "assistant", "content": expression if self.terse else f"<answer>{expression}</answer>"}
+
 
 class Countdown(OneAnswer):
     """One task, answered once. The reward is 1 where the answer reaches the target; else 0.
@@ -73,95 +112,58 @@ class Countdown(OneAnswer):
     Args:
         task: one of ``tasks``.
         seed: not used.
-        terse: ask in a few bytes and take the whole answer for the expression, as suits a byte-level model; else a
-            sentence, and what stands in the last ``<answer>...</answer>``.
-        options: see ``tasks`` and ``demonstrations``.
+        options: see Puzzles.
     """
 
     blocking: ClassVar[bool] = False  # some ten microseconds an answer: no thread is worth it
 
-    def __init__(self, task: Task, seed: int, terse: bool = False, **options: Any) -> None:
+    def __init__(self, task: Task, seed: int, **options: Any) -> None:
         super().__init__(task, seed)
-        self._terse = terse
+        self._puzzles = Puzzles.of(options)
 
     @classmethod
-    def tasks(
-        cls,
-        split: str,
-        seed: int,
-        size: int = 1000,
-        numbers: int = 3,
-        highest: int = 9,
-        operators: str = "+-",
-        **options: Any,
-    ) -> Sequence[Task]:
-        """At most ``size`` distinct tasks (fewer where there are hardly as many); "eval" does not depend on ``seed``.
+    def tasks(cls, split: str, seed: int, **options: Any) -> Sequence[Task]:
+        """Distinct tasks; those of "eval" do not depend on ``seed``.
 
         Raises:
             EnvError: see Puzzles.
         """
-        rng = random.Random(f"countdown-{split}-{seed if split == 'train' else 0}")
-        puzzles = Puzzles(numbers, highest, operators).draw(split, rng)
+        puzzles = Puzzles.of(options)
+        drawn = puzzles.draw(split, random.Random(f"countdown-{split}-{seed if split == 'train' else 0}"))
         found: dict[str, Task] = {}
-        for _ in range(20 * size):
-            given, target, _ = next(puzzles)
+        for _ in range(20 * puzzles.size):
+            given, target, _ = next(drawn)
             name = f"{'-'.join(map(str, given))}={target}"
             found.setdefault(name, Task(name, {"numbers": given, "target": target}, source="countdown"))
-            if len(found) == size:
+            if len(found) == puzzles.size:
                 break
         return list(found.values())
 
     @classmethod
-    def demonstrations(
-        cls,
-        split: str,
-        seed: int,
-        count: int,
-        terse: bool = False,
-        expert_share: float = 0.5,
-        numbers: int = 3,
-        highest: int = 9,
-        operators: str = "+-",
-        **options: Any,
-    ) -> Sequence[Demonstration]:
+    def demonstrations(cls, split: str, seed: int, count: int, **options: Any) -> Sequence[Demonstration]:
         """Answered tasks. "train": a share reaches the target, the others use the numbers at random. "check": all
         reach it, with sets of numbers that no other split has.
 
         Raises:
-            EnvError: see Puzzles; or ``expert_share`` is not within 0 to 1.
+            EnvError: see Puzzles.
         """
-        if not 0 <= expert_share <= 1:
-            raise EnvError(f"env.options.expert_share is {expert_share}; it must be within 0 and 1")
+        puzzles = Puzzles.of(options)
         rng = random.Random(f"countdown-demonstrations-{split}-{seed}")
-        kind = Puzzles(numbers, highest, operators)
-        puzzles = kind.draw(split, rng)
+        drawn = puzzles.draw(split, rng)
         shown = []
         for _ in range(count):
-            given, target, expression = next(puzzles)
-            if split != "check" and rng.random() >= expert_share:
-                expression = kind.guess(given, rng)
-            answer = expression if terse else f"<answer>{expression}</answer>"
-            question = Message(role="user", content=_question(given, target, terse))
-            shown.append(Demonstration([question, {"role": "assistant", "content": answer}]))
+            given, target, expression = next(drawn)
+            if split != "check" and rng.random() >= puzzles.expert_share:
+                expression = puzzles.guess(given, rng)
+            shown.append(Demonstration([puzzles.question(given, target), puzzles.answer(expression)]))
         return shown
 
     def start(self) -> Sequence[Message]:
         """The question."""
-        return [
-            {"role": "user", "content": _question(self.task.data["numbers"], self.task.data["target"], self._terse)}
-        ]
+        return [self._puzzles.question(self.task.data["numbers"], self.task.data["target"])]
 
     def score(self) -> Score:
         """1 or 0; the parts are those of reward/countdown.py."""
-        answer = f"<answer>{self.answer}</answer>" if self._terse else self.answer
+        answer = f"<answer>{self.answer}</answer>" if self._puzzles.terse else self.answer
         found = score(answer, self.task.data["numbers"], self.task.data["target"])
         return Score(float(found.solved), found.parts)
-
-
-def _question(given: Sequence[int], target: int, terse: bool) -> str:
-    if terse:
-        return f"{' '.join(map(str, given))}={target}"
-    return (
-        f"Using each of the numbers {', '.join(map(str, given))} exactly once, write an expression that equals "
-        f"{target}. Put it between <answer> and </answer>."
-    )

@@ -89,11 +89,48 @@ def test_the_blind_control_keeps_as_many_and_never_a_zero_batch() -> None:
 
 
 def test_a_schedule_that_keeps_none_is_refused() -> None:
-    with pytest.raises(AlgorithmError, match=r"5 % of the step's 8 trajectories, which is none; give at least 12.5 %"):
+    with pytest.raises(AlgorithmError, match=r"5 % of a step's 8 trajectories, which is none; give at least 6.25 %"):
         kept(make(samples=5))
-    with pytest.raises(AlgorithmError, match=r"10 % of the largest group's 4 trajectories") as caught:
+    with pytest.raises(AlgorithmError, match=r"10 % of a group's 4 trajectories") as caught:
         kept(make(samples=10, scope="group"))
     assert caught.value.key == "select.samples"
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"samples": [50, 2]}, True),  # 0.32 of 16 at the end
+        ({"samples": [2, 50]}, True),
+        ({"samples": [4, 50]}, False),  # 0.64 of 16 is one
+        ({"samples": [12, 50], "scope": "group"}, True),  # 0.48 of 4
+        ({"samples": [13, 50], "scope": "group"}, False),
+    ],
+)
+def test_a_schedule_is_checked_against_the_batch_beforehand(options: dict, refused: bool) -> None:
+    if not refused:
+        make(**options).check_batch(4, 4)
+        return
+    with pytest.raises(AlgorithmError, match="which is none; give at least") as caught:
+        make(**options).check_batch(4, 4)
+    assert caught.value.key == "select.samples"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"samples": 101}, r"algorithm.select.samples: .* less than or equal to 100 \(given: 101\)"),
+        ({"samples": [40, 120]}, r"algorithm.select.samples: .* less than or equal to 100"),
+        ({"samples": 0}, r"algorithm.select.samples: .* greater than 0"),
+        ({"tokens": 0}, r"algorithm.select.tokens: .* greater than 0"),
+        ({"tokens": [20, 100.5]}, r"algorithm.select.tokens: .* less than or equal to 100"),
+        ({"tokens": float("nan")}, r"algorithm.select.tokens: "),
+        ({"tokens": [20, 50, 100]}, r"algorithm.select.tokens: "),
+        ({"renormalize": True}, r"needs scope group"),
+    ],
+)
+def test_shares_outside_their_range_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(AlgorithmError, match=words):
+        make(**options)
 
 
 def test_a_group_that_lost_members_keeps_one() -> None:

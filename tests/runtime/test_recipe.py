@@ -96,6 +96,10 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         ("algorithm.name=lop", "loop"),
         ("lag=-1", "greater than or equal to 0"),
         ("algorithm={name: grpo, kl: 0.1}", "LoRA-free base"),
+        ("algorithm={name: grpo, select: {name: d3s, samples: 120}}", "key algorithm.select.samples: "),
+        ("algorithm={name: grpo, select: {name: d3s, tokens: 0}}", "key algorithm.select.tokens: "),
+        ("algorithm={name: grpo, select: {name: d3s, samples: [90, 3]}}", "3 % of a step's 16 trajectories"),
+        ("algorithm={name: grpo, select: {name: d3s, samples: 10, scope: group}}", "10 % of a group's 4 trajectories"),
     ],
 )
 def test_what_cannot_run_is_refused(tmp_path: Path, override: str, words: str) -> None:
