@@ -69,12 +69,16 @@ class Puzzles:
         return cls(**options)
 
     def guess(self, given: Sequence[int], rng: random.Random) -> str:
-        """An expression that uses the given numbers, in any order and with any operators."""
-        first, *others = rng.sample(list(given), len(given))
+        """An expression that uses the given numbers in any order, with any operators."""
+        return self._join(rng.sample(list(given), len(given)), rng)
+
+    def _join(self, given: Sequence[int], rng: random.Random) -> str:
+        first, *others = given
         return str(first) + "".join(f"{rng.choice(self.operators)}{number}" for number in others)
 
     def draw(self, split: str, rng: random.Random) -> Iterator[tuple[list[int], int, str]]:
-        """Endlessly: given numbers, a target from 0 to HIGHEST_TARGET, and an expression that reaches it.
+        """Endlessly: given numbers, a target from 0 to HIGHEST_TARGET, and an expression that reaches it, with the
+        numbers in the order given.
 
         Raises:
             EnvError: no such split.
@@ -86,7 +90,7 @@ class Puzzles:
             part = zlib.crc32(str(sorted(given)).encode()) % PARTS
             if next((name for name, own in HELD_OUT.items() if own == part), "train") != split:
                 continue
-            expression = self.guess(given, rng)
+            expression = self._join(given, rng)
             target, _ = evaluate(expression)
             if 0 <= target <= HIGHEST_TARGET:
                 yield given, int(target), expression
