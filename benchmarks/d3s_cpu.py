@@ -83,7 +83,8 @@ def play(engine: OneEngine, job: Job, out: Path, overrides: list[str]) -> dict[s
     columns = {
         name: [row[name] for row in run.rows]
         for name in (
-            "success/mean", "time/learn_s", "time/step_s", "time/rollout_s", "time/sync_s", "tokens/packed", "tokens/learned", "tokens/rollout",
+            "success/mean", "time/learn_s", "time/step_s", "time/rollout_s", "time/sync_s", "tokens/packed",
+            "tokens/learned", "tokens/rollout",
             "select/zero_variance_groups", "select/variance_before", "select/variance_after", "selection_gain",
             "time/saved_s", "entropy", "grad_norm",
         )

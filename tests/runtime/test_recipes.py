@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from algorithms.d3s import D3SConfig
 from reward.sandbox import isolation
 from rlpost.placement import count_gpus
 
@@ -51,6 +52,31 @@ def test_recipe_is_valid_as_it_stands(recipe: Path) -> None:
     from rlpost.recipe import Recipe
 
     assert Recipe.load(recipe).recipe.steps >= 1
+
+
+RELATIVES = re.findall(
+    r"^#   (\w[\w ]*?)  +(algorithm\S*=.*)$", (ROOT / "recipes/d3s_countdown.yaml").read_text(), re.M
+)
+
+
+def test_the_relatives_of_d3s_are_listed() -> None:
+    assert [name for name, _ in RELATIVES] == ["GRPO", "PODS", "D1S group", "D1S batch", "D2S", "GSPO", "DAPO"]
+
+
+@pytest.mark.parametrize(("name", "override"), RELATIVES)
+def test_a_relative_of_d3s_is_one_line_away(name: str, override: str) -> None:
+    from rlpost.recipe import Recipe
+
+    found = Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [override]).build_algorithm()
+    assert type(found).__name__ == ("GSPO" if name == "GSPO" else "GRPO")
+    assert (found.selector.options if found.selector.config else None) == {  # type: ignore[attr-defined]
+        "PODS": D3SConfig(samples=25, tokens=100, scope="group", renormalize=True),
+        "D1S group": D3SConfig(samples=25, tokens=100, scope="group"),
+        "D1S batch": D3SConfig(samples=25, tokens=100),
+        "D2S": D3SConfig(samples=25, tokens=50),
+        "GSPO": D3SConfig(),
+    }.get(name)
+    assert found.refill_budget == (16 if name == "DAPO" else 0)
 
 
 def test_the_readme_environment_runs_as_printed(tmp_path: Path) -> None:
