@@ -1,6 +1,6 @@
 """The engine's own cost on a CPU: the same requests through VllmEngine and through vllm.LLM.generate, side by side.
 
-``python benchmarks/engine_cpu.py`` prints seconds a round of both and their ratio (below 1: VllmEngine is faster), then
+``rlpost bench engine_cpu`` prints seconds a round of both and their ratio (below 1: VllmEngine is faster), then
 where a step's time goes. Both run in one process and take turns, so a busy machine slows both alike; CPU seconds are
 less noisy than wall seconds. Left out: weight updates and multi-turn episodes.
 """

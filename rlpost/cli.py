@@ -1,8 +1,7 @@
-"""The command line: train, explain, view, doctor. Reads arguments, turns faults into words and exit codes.
+"""The command line: train, explain, view, bench, doctor. Reads arguments, turns faults into words and exit codes.
 
 Exit codes: 0 done; 1 the run could not go on; 2 the recipe or the arguments are wrong and nothing was started;
-130 interrupted. Heavy imports happen inside the commands, so that mistakes are answered at once. Left out: eval and
-bench.
+130 interrupted. Heavy imports happen inside the commands, so that mistakes are answered at once. Left out: eval.
 """
 
 from __future__ import annotations
@@ -149,6 +148,22 @@ def view(
         show(run, html, port)
     except ViewError as error:
         _fail(error, 2)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(
+    context: typer.Context, name: Annotated[str | None, typer.Argument(help="which one; none: list them")] = None
+) -> None:
+    """Run a benchmark, in a process of its own; `rlpost bench NAME --help` has its options."""
+    import subprocess
+
+    from benchmarks import BENCHMARKS
+
+    if name not in BENCHMARKS:
+        for known, what in BENCHMARKS.items():
+            errors.print(f"  {known:12}{what}", highlight=False)
+        _fail(f"give a benchmark and --out DIR{'' if name in (None, '--help') else f'; there is no {name!r}'}", 2)
+    raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args]))
 
 
 @app.command()

@@ -85,7 +85,12 @@ class Learner:
             raise LearnerError("this learner was started without an algorithm, so it cannot learn")
         self._held = []  # handles of the last publication end here
         updater = Updater(self.policy, self._ranks, self._algorithm, self._optimizer, self.setup.config)
+        on_gpu = self.policy.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         result = learn(updater, batch)
+        if on_gpu:
+            result.metrics["memory/learner_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self.steps_done = batch.step + 1
         return result
 

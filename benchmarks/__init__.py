@@ -1,0 +1,12 @@
+"""Benchmarks, one module each: ``rlpost bench NAME --out DIR``, or ``python -m benchmarks.NAME`` from a checkout."""
+
+from __future__ import annotations
+
+BENCHMARKS = {
+    "step": "one whole step against TRL's GRPOTrainer: time, memory; rollouts against raw vLLM; lags 0, 1, 2",
+    "learner": "the learner alone: tokens a second, utilisation, memory, long contexts, packed against padded",
+    "logprobs": "log-probs and entropies of the output head: time and memory against other ways",
+    "publish": "publishing weights: GB a second, and how long sampling pauses",
+    "engine_cpu": "the engine's own cost on a CPU, against vllm.LLM",
+}
+"""What ``rlpost bench`` offers, and what each measures."""

