@@ -24,6 +24,7 @@ ALGORITHMS = {
     "diffu_grpo": "algorithms.diffu_grpo:DiffuGRPO",
     "expert_iteration": "algorithms.expert_iteration:ExpertIteration",
     "rft": "algorithms.rft:RFT",
+    "scalebio": "algorithms.scalebio:ScaleBiO",
 }
 """Short names."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,24 @@ def load_tasks(source: str | Path, split: str = "train") -> list[Task]:
     return tasks
 
 
-def load_rows(source: str | Path, split: str = "train") -> list[Row]:
-    """All rows of ``source``, in order, each with where it stands; arguments and errors as for ``load_tasks``."""
+def refuse(message: str) -> None:
+    """What is done about a broken row unless a caller knows better.
+
+    Raises:
+        EnvError: always.
+    """
+    raise EnvError(message)
+
+
+def load_rows(source: str | Path, split: str = "train", on_broken: Callable[[str], None] = refuse) -> list[Row]:
+    """All rows of ``source``, in order, each with where it stands; arguments and errors as for ``load_tasks``.
+
+    ``on_broken`` is told of every row that is no object, with file and line; where it returns, the row is skipped.
+    """
     path = Path(source)
     if not path.is_file() and (_format(path) or path.is_dir()):
         raise EnvError(f"no data file {path.absolute()}")
-    rows = list(_file_rows(path) if path.is_file() else _hub_rows(str(source), split))
+    rows = list(_file_rows(path, on_broken) if path.is_file() else _hub_rows(str(source), split))
     if not rows:
         raise EnvError(f"{source} has no rows")
     return rows
@@ -83,13 +95,13 @@ def _format(path: Path) -> str:
     return suffixes[-1][1:] if suffixes and suffixes[-1] in (".jsonl", ".json", ".parquet") else ""
 
 
-def _file_rows(path: Path) -> Iterator[Row]:
+def _file_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
     kind = _format(path)
     try:
         if kind == "jsonl":
-            yield from _jsonl_rows(path)
+            yield from _jsonl_rows(path, on_broken)
         elif kind == "json":
-            yield from _json_rows(path)
+            yield from _json_rows(path, on_broken)
         elif kind == "parquet":
             yield from _parquet_rows(path)
         else:
@@ -103,7 +115,7 @@ def _read(path: Path) -> str:
     return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
     for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -111,11 +123,15 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise EnvError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-        yield where, _object(row, where)
+            on_broken(f"{where}: not JSON: {error.msg} at column {error.colno}")
+            continue
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            on_broken(f"{where}: an object is wanted, this is {type(row).__name__}")
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
     try:
         rows = json.loads(_read(path))
     except json.JSONDecodeError as error:
@@ -126,13 +142,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
         )
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
-        yield where, _object(row, where)
-
-
-def _object(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise EnvError(f"{where}: an object is wanted, this is {type(row).__name__}")
-    return row
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            on_broken(f"{where}: an object is wanted, this is {type(row).__name__}")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -88,7 +88,7 @@ def train(
 
         target = out or Path("runs") / f"{recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         loaded = _load(recipe, overrides, smoke, target)
-        place(loaded.recipe)
+        place(loaded.recipe, rollouts=loaded.has_rollouts)
         folder = create(target)
 
         from rlpost.train import train as run

@@ -46,29 +46,32 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
-def place(recipe: Recipe, gpus_here: int | None = None) -> Placement:
+def place(recipe: Recipe, gpus_here: int | None = None, rollouts: bool = True) -> Placement:
     """Resolve devices and fractions.
 
-    With one GPU, learner and workers share it; with enough of them, each rank and each worker gets its own.
+    With one GPU, learner and workers share it; with enough of them, each rank and each worker gets its own. Without
+    ``rollouts`` there are no workers.
 
     Raises:
         RecipeError: a GPU is asked for and none, or not enough, is there; or a built model that vLLM cannot run here.
     """
     gpus = count_gpus() if gpus_here is None else gpus_here
     learner, rollout = recipe.learner, recipe.rollout
+    workers = rollout.workers if rollouts else 0
     device = ("cuda" if gpus else "cpu") if learner.device == "auto" else learner.device
     if device == "cpu":
-        _refuse_head_size(recipe)
+        if rollouts:
+            _refuse_head_size(recipe)
         return Placement("cpu", gpus, 0.0, 0.0)
     if gpus == 0 and recipe.cluster.address is None:
         raise RecipeError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
-    worker_gpus = rollout.gpus if rollout.gpus is not None else _default_share(recipe, gpus)
-    learner_gpus = learner.gpus if learner.gpus is not None else min(1.0, _default_share(recipe, gpus))
-    asked = learner_gpus * learner.ranks + worker_gpus * rollout.workers
+    worker_gpus = rollout.gpus if rollout.gpus is not None else _default_share(recipe, gpus, workers)
+    learner_gpus = learner.gpus if learner.gpus is not None else min(1.0, _default_share(recipe, gpus, workers))
+    asked = learner_gpus * learner.ranks + worker_gpus * workers
     if recipe.cluster.address is None and asked > gpus + 1e-6:
         raise RecipeError(
             f"the recipe asks for {asked:g} GPUs (learner.ranks {learner.ranks} x {learner_gpus:g} + rollout.workers "
-            f"{rollout.workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, "
+            f"{workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, "
             "rollout.gpus or the numbers of actors"
         )
     shared = gpus == 1 and learner.ranks == 1
@@ -86,9 +89,9 @@ def _refuse_head_size(recipe: Recipe) -> None:
         )
 
 
-def _default_share(recipe: Recipe, gpus: int) -> float:
+def _default_share(recipe: Recipe, gpus: int, workers: int) -> float:
     """A whole GPU each where there are enough, else an equal fraction of one."""
-    wanted = recipe.learner.ranks + recipe.rollout.workers * recipe.engine.tensor_parallel
+    wanted = recipe.learner.ranks + workers * recipe.engine.tensor_parallel
     if wanted <= gpus:
         return float(recipe.engine.tensor_parallel)
-    return round(1.0 / (recipe.learner.ranks + recipe.rollout.workers), 3)
+    return round(1.0 / (recipe.learner.ranks + workers), 3)

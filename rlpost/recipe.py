@@ -105,7 +105,7 @@ class Recipe(Part):
     """Everything a run is made of. ``rlpost explain`` prints what follows from it."""
 
     model: ModelConfig
-    env: EnvSection
+    env: EnvSection = Field(default_factory=lambda: EnvSection(name="envs.base:Env"))
     algorithm: dict[str, Any] = Field(
         default_factory=lambda: {"name": "grpo"}, description="name, and the algorithm's own keys"
     )
@@ -184,6 +184,11 @@ class LoadedRecipe:
         self.folder = folder
 
     @property
+    def has_rollouts(self) -> bool:
+        """Whether episodes are played, or data alone is learned from."""
+        return self.build_algorithm().trainer == "policy"
+
+    @property
     def algorithm_options(self) -> dict[str, Any]:
         """The algorithm's own keys."""
         return {key: value for key, value in self.recipe.algorithm.items() if key != "name"}
@@ -244,6 +249,11 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
     except AlgorithmError as error:
         path: KeyPath = ("algorithm", *(error.key.split(".") if error.key else ()))
         raise RecipeError(f"{source.where(path)}: {error}") from None
+    if algorithm.trainer == "bilevel":
+        _check_bilevel(loaded, algorithm, source)
+        return
+    if "env" not in recipe.model_fields_set:
+        raise RecipeError(f"{source.where(('env',))}: this key is required and missing")
     minibatches = algorithm.plan.minibatches
     if minibatches > recipe.rollouts_per_step:
         raise RecipeError(
@@ -255,3 +265,13 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
             f"{source.where(('algorithm',))}: a KL reference is the LoRA-free base; with full fine-tuning there is no "
             "such base and no second copy is kept. Set learner.lora or switch the KL off"
         )
+
+
+def _check_bilevel(loaded: LoadedRecipe, algorithm: Algorithm, source: RecipeSource) -> None:
+    learner = loaded.recipe.learner
+    if algorithm.config.layout == "adapters" and learner.optimizer.lisa is not None:
+        where = source.where(("learner", "optimizer", "lisa"))
+        raise RecipeError(f"{where}: LISA trains whole layers, so it needs algorithm.layout: two_copies")
+    if algorithm.config.layout == "two_copies" and learner.lora is not None:
+        where = source.where(("learner", "lora"))
+        raise RecipeError(f"{where}: algorithm.layout: two_copies has no adapters; drop it")

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from algorithms.d3s import D3SConfig
 from algorithms.registry import ALGORITHMS, locate
+from rlpost.learner.config import LisaConfig
 from rlpost.recipe import Recipe
 from rlpost.recipe_source import known_keys, submodel
 
@@ -63,6 +64,7 @@ def render() -> str:
         algorithm = locate(name).load()
         if algorithm.Config is not None:
             lines += _section(f"`algorithm: {{name: {name}}}`", algorithm.Config, "algorithm.")
+    lines += _section("`learner.optimizer.lisa`", LisaConfig, "learner.optimizer.lisa.")
     lines += _section("`algorithm.select: {name: d3s}`", D3SConfig, "algorithm.select.")
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from rlpost.bilevel.trainer import learn_weights
 from rlpost.controller import Controller
 from rlpost.evaluate import EvalResult
 from rlpost.progress import Progress
@@ -50,16 +51,34 @@ def train(loaded: LoadedRecipe, folder: RunFolder, started: float, resume: Resum
     Raises:
         RunError: a fault the run cannot go on with.
     """
-    first = resume.steps_done if resume else 0
     if resume is None:
         folder.recipe.write_text(loaded.dump())
     with Progress(total_steps=loaded.recipe.steps) as progress, _report_at_the_end(folder.path):
         checkpoint = (resume.steps_done, resume.checkpoint) if resume else None
-        with open_session(loaded, folder, progress, checkpoint) as session:
-            evaluations = _train(session, first)
+        evaluations = TRAINERS[loaded.build_algorithm().trainer](loaded, folder, progress, checkpoint)
         result = _result(loaded, evaluations, time.time() - started)
         write_result(folder.path, result)
     return result
+
+
+def _policy(
+    loaded: LoadedRecipe, folder: RunFolder, progress: Progress, checkpoint: tuple[int, Path] | None
+) -> dict[str, EvalResult]:
+    """Rollouts, learning, publication, step by step; evaluations by name."""
+    with open_session(loaded, folder, progress, checkpoint) as session:
+        return _train(session, checkpoint[0] if checkpoint else 0)
+
+
+def _bilevel(
+    loaded: LoadedRecipe, folder: RunFolder, progress: Progress, checkpoint: tuple[int, Path] | None
+) -> dict[str, EvalResult]:
+    """ScaleBiO; it plays no episodes, so there are no evaluations."""
+    learn_weights(loaded, folder, progress, checkpoint)
+    return {}
+
+
+TRAINERS = {"policy": _policy, "bilevel": _bilevel}
+"""By the algorithm's ``trainer``."""
 
 
 @contextlib.contextmanager

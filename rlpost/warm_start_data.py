@@ -70,15 +70,11 @@ def tokenize(messages: Sequence[Message], chat: ChatFormat) -> Conversation:
         DataError: it does not open with a message to the assistant, alternate from its first turn on, and end with
             the assistant.
     """
-    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    if not turns or turns[0] == 0 or turns[-1] != len(messages) - 1:
-        raise DataError("a conversation must open with a message to the assistant and end with the assistant's")
-    if turns != list(range(turns[0], len(messages), 2)):
-        raise DataError("from the assistant's first message on, its messages and others' must take turns")
-    ids = chat.opening(messages[: turns[0]])
+    first = check_turns(messages)
+    ids = chat.opening(messages[:first])
     labels = [IGNORED] * len(ids)
     start = len(ids)
-    for message in messages[turns[0] :]:
+    for message in messages[first:]:
         if message["role"] == "assistant":
             start = len(ids)
             said = chat.turn(message["content"])
@@ -88,6 +84,16 @@ def tokenize(messages: Sequence[Message], chat: ChatFormat) -> Conversation:
             labels += [IGNORED] * len(said)
         ids += said
     return Conversation(ids, labels, start)
+
+
+def check_turns(messages: Sequence[Message]) -> int:
+    """Where the assistant first speaks; errors as for ``tokenize``."""
+    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns or turns[0] == 0 or turns[-1] != len(messages) - 1:
+        raise DataError("a conversation must open with a message to the assistant and end with the assistant's")
+    if turns != list(range(turns[0], len(messages), 2)):
+        raise DataError("from the assistant's first message on, its messages and others' must take turns")
+    return turns[0]
 
 
 def _of_env(job: WarmStartJob, chat: ChatFormat, split: str, count: int) -> list[Conversation]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
 
 from rlpost.learner.errors import ModelError
 from rlpost.learner.export import save_folder
@@ -49,7 +50,7 @@ def save_checkpoint(
         "steps_done": steps_done,
         "base": str(base.resolve()),
         "adapters": {name: whole(weight).cpu() for name, weight in policy.trainable()} if policy.has_adapters else {},
-        "optimizer": _optimizer_state(policy, optimizer),
+        "optimizer": optimizer_state(policy, optimizer),
         "groups": [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups],
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state() if policy.device.type == "cuda" else None,
@@ -80,7 +81,7 @@ def load_checkpoint(folder: Path, policy: PolicyModel, optimizer: torch.optim.Op
     for name, weight in policy.trainable():
         if policy.has_adapters:
             copy_whole(weight, state["adapters"][name])
-    _restore_optimizer(policy, optimizer, state)
+    restore_optimizer(policy, optimizer, state)
     torch.set_rng_state(state["rng"])
     if state["rng_cuda"] is not None and policy.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng_cuda"])
@@ -110,30 +111,45 @@ def _restore_weights(policy: PolicyModel, source: Path) -> None:
         copy_whole(weight, saved[plain].detach())
 
 
-def _optimizer_state(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """State by name of weight, tensors whole and on the CPU."""
+def optimizer_state(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """State by name of weight, of weights that have any; tensors whole and on the CPU."""
+    policy.settle()
     return {
         name: {
             key: whole(value).cpu() if isinstance(value, Tensor) else value
-            for key, value in optimizer.state.get(weight, {}).items()
+            for key, value in optimizer.state[weight].items()
         }
-        for name, weight in policy.trainable()
+        for name, weight in policy.model.named_parameters()
+        if weight in optimizer.state
     }
 
 
-def _restore_optimizer(policy: PolicyModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(policy: PolicyModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The inverse of ``optimizer_state``; ``state`` holds it under "optimizer", and the param groups' settings."""
+    policy.settle()
     optimizer.zero_grad(set_to_none=True)
-    for name, weight in policy.trainable():
-        own = state["optimizer"].get(name, {})
-        optimizer.state[weight] = {key: _place(value, weight) for key, value in own.items()}
+    optimizer.state.clear()
+    for name, weight in policy.model.named_parameters():
+        if own := state["optimizer"].get(name):
+            optimizer.state[weight] = {key: _place(value, weight) for key, value in own.items()}
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
         group.update(saved)
 
 
 def _place(value: Any, weight: nn.Parameter) -> Any:
-    """State shaped like its weight is sharded like it; a step count stays where torch's optimizers keep it."""
+    """State of a sharded weight is sharded like it; a step count stays where torch's optimizers keep it."""
     if not isinstance(value, Tensor):
         return value
-    if value.shape == weight.shape:
+    if isinstance(weight, DTensor) and value.ndim:
+        return _sharded(value, weight)
+    return value.to(weight.device) if value.ndim or weight.device.type == "cuda" else value.clone()
+
+
+def _sharded(value: Tensor, weight: DTensor) -> Tensor:
+    """Whole state, sharded by its first dimension as the weight is. Slicing by hand takes quantised state too."""
+    if value.shape == weight.shape and type(value) is Tensor:
         return like(value, weight)
-    return value.to(weight.device) if weight.device.type == "cuda" else value.clone()
+    mesh = weight.device_mesh
+    rows = value.shape[0] // mesh.size()
+    local = value[mesh.get_local_rank() * rows : (mesh.get_local_rank() + 1) * rows].to(weight.device)
+    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False)

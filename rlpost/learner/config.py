@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class _Strict(BaseModel):
@@ -54,10 +54,21 @@ class ModelConfig(_Strict):
         return self
 
 
+class LisaConfig(_Strict):
+    """LISA: train only a few decoder layers at a time, drawn anew every few steps."""
+
+    layers: int = Field(2, ge=1, description="decoder layers trained at a time")
+    every: int = Field(20, ge=1, description="steps until others are drawn")
+    train_embeddings: bool = Field(True, description="also train embeddings and output head, always")
+
+
 class OptimizerConfig(_Strict):
     """The optimizer, and its learning rate over the steps of the run."""
 
-    name: str = Field("adamw", description="a registered name, or module:Class of a torch optimizer")
+    name: str = Field(
+        "adamw",
+        description="adamw, adamw_bf16, adamw_8bit, lion, apollo, apollo_mini, or module:Class of a torch optimizer",
+    )
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, of matrices only")
@@ -65,6 +76,12 @@ class OptimizerConfig(_Strict):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from 0")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm of an update; 0: no clipping")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of its class, e.g. eps")
+    lisa: Any = Field(None, description="LISA: train a few layers at a time; its keys stand below; not with lora")
+
+    @field_validator("lisa")
+    @classmethod
+    def _lisa(cls, given: Any) -> LisaConfig | None:
+        return None if given is None else LisaConfig.model_validate(given)
 
 
 class LoraConfig(_Strict):

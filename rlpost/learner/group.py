@@ -32,13 +32,19 @@ class LearnerGroup:
         gpus: GPU share of each rank; 0 on a CPU.
         deadline_s: seconds any call may take.
         start_deadline_s: seconds the ranks may take to load the model.
+        actor: class of each rank's actor.
 
     Attributes:
         vocabulary: rows of the output head; known after ``wait_ready``.
     """
 
     def __init__(
-        self, setup: LearnerSetup, gpus: float = 0.0, deadline_s: float = 600.0, start_deadline_s: float = 900.0
+        self,
+        setup: LearnerSetup,
+        gpus: float = 0.0,
+        deadline_s: float = 600.0,
+        start_deadline_s: float = 900.0,
+        actor: type[LearnerActor] = LearnerActor,
     ) -> None:
         self._world = setup.config.ranks
         self._deadline_s = deadline_s
@@ -46,7 +52,7 @@ class LearnerGroup:
         self._pids: list[int | None] = [None] * self._world
         self._starting: list[ray.ObjectRef] = []
         self.vocabulary = 0
-        remote: Any = ray.remote(LearnerActor).options(
+        remote: Any = ray.remote(actor).options(
             num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": _environment(setup, gpus)}
         )
         self._actors: list[Any] = [remote.remote(setup, rank, self._world) for rank in range(self._world)]
@@ -74,29 +80,29 @@ class LearnerGroup:
         Raises:
             RunError: see ``Learner.learn``; or a rank died or took too long.
         """
-        results = self._call(f"learning step {batch.step}", "learn", list(refs), batch)
+        results = self.call(f"learning step {batch.step}", "learn", list(refs), batch)
         result: LearnResult = results[0]
         return result
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[NDArray[np.float32]]:
         """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now."""
-        scores: list[NDArray[np.float32]] = self._call(
+        scores: list[NDArray[np.float32]] = self.call(
             "scoring", "score", [list(ids) for ids in sequences], temperature
         )[0]
         return scores
 
     def publish(self, version: int) -> ray.ObjectRef:
         """Put the current weights into the object store as ``version``; a reference to a ``WeightUpdate``."""
-        ref: ray.ObjectRef = self._call(f"publishing version {version}", "publish", version)[0][0]
+        ref: ray.ObjectRef = self.call(f"publishing version {version}", "publish", version)[0][0]
         return ref
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint into ``folder``: a Hugging Face folder plus the trainer's state."""
-        self._call(f"saving {folder}", "save", str(folder))
+        self.call(f"saving {folder}", "save", str(folder))
 
     def load(self, folder: Path) -> int:
         """Go on from a checkpoint; the number of learning steps it has behind it."""
-        steps: int = self._call(f"loading {folder}", "load", str(folder))[0]
+        steps: int = self.call(f"loading {folder}", "load", str(folder))[0]
         return steps
 
     def close(self) -> None:
@@ -105,7 +111,8 @@ class LearnerGroup:
             ray.kill(actor, no_restart=True)
         self._actors = []
 
-    def _call(self, what: str, method: str, *arguments: Any) -> list[Any]:
+    def call(self, what: str, method: str, *arguments: Any) -> list[Any]:
+        """What a method of the actors returned on each rank; ``what`` it is for stands in the message of a fault."""
         return self._wait([getattr(actor, method).remote(*arguments) for actor in self._actors], what, self._deadline_s)
 
     def _wait(self, pending: list[ray.ObjectRef], what: str, deadline_s: float) -> list[Any]:

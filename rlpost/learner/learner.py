@@ -19,6 +19,7 @@ from algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
 from rlpost.learner.export import files_beside_weights, to_ipc, weight_update
+from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import make_optimizer
 from rlpost.learner.rows import Rows, score_rows
@@ -70,6 +71,8 @@ class Learner:
         if algorithm is not None and algorithm.model != found:
             raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
+        lisa = config.optimizer.lisa
+        self._lisa = Lisa(self.policy, self._optimizer, lisa, setup.seed) if lisa else None
         self._algorithm = algorithm
         self._beside = files_beside_weights(self._base)
         self.vocabulary = int(self.policy.model.config.get_text_config().vocab_size)
@@ -84,6 +87,8 @@ class Learner:
         if self._algorithm is None:
             raise LearnerError("this learner was started without an algorithm, so it cannot learn")
         self._held = []  # handles of the last publication end here
+        if self._lisa is not None:
+            self._lisa.activate(batch.step)
         updater = Updater(self.policy, self._ranks, self._algorithm, self._optimizer, self.setup.config)
         on_gpu = self.policy.device.type == "cuda"
         if on_gpu:
@@ -150,4 +155,4 @@ class Learner:
         """Leave the other ranks and free the model."""
         self._ranks.close()
         self._held = []
-        del self.policy, self._optimizer
+        del self.policy, self._optimizer, self._lisa

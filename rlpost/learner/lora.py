@@ -6,7 +6,7 @@ trained biases, and adapters of anything but linear layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,32 +20,49 @@ from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.sharding import whole
 
-_ADAPTER = "default"
+ALONE = ("default",)
 
 
-def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
-    """Put an adapter on each targeted linear layer and freeze everything else; outputs do not change yet (B is 0).
+def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: Sequence[str] = ALONE) -> None:
+    """Put adapters on each targeted linear layer and freeze everything else; outputs do not change yet (B is 0).
+
+    Several adapters all start alike and are all trained; the first is the one in use, see ``use``.
 
     Raises:
         ModelError: no layer of the model has one of the target names.
     """
     peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            inject_adapter_in_model(peft, model)
-        except ValueError as error:
-            raise ModelError(f"learner.lora.targets: {error}") from error
+        for adapter in names:
+            torch.manual_seed(seed)
+            try:
+                inject_adapter_in_model(peft, model, adapter)
+            except ValueError as error:
+                raise ModelError(f"learner.lora.targets: {error}") from error
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and not isinstance(module, LoraLinear):
             raise ModelError(f"learner.lora.targets: '{name}' is not a plain linear layer")
     if isinstance(model.get_output_embeddings(), LoraLinear):
         raise ModelError("learner.lora.targets: the output head cannot carry an adapter; leave it out")
+    for _, layer in adapters(model):
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
+    use(model, names[0])
 
 
 def adapters(model: nn.Module) -> list[tuple[str, LoraLinear]]:
     """Names (as in the model without adapters) and layers that carry one."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear)]
+
+
+def use(model: nn.Module, name: str) -> None:
+    """Compute with the adapters of this name. Set by hand for the reason ``without_adapters`` gives."""
+    for _, layer in adapters(model):
+        layer._active_adapter = [name]
+
+
+def _in_use(layer: LoraLinear) -> str:
+    return str(layer.active_adapters[0])
 
 
 @contextmanager
@@ -56,17 +73,18 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     model must not see.
     """
     layers = [layer for _, layer in adapters(model)]
-    scalings = [layer.scaling[_ADAPTER] for layer in layers]
+    scalings = [layer.scaling[_in_use(layer)] for layer in layers]
     for layer in layers:
-        layer.scaling[_ADAPTER] = 0.0
+        layer.scaling[_in_use(layer)] = 0.0
     try:
         yield
     finally:
         for layer, scaling in zip(layers, scalings, strict=True):
-            layer.scaling[_ADAPTER] = scaling
+            layer.scaling[_in_use(layer)] = scaling
 
 
 def merged(layer: LoraLinear) -> Tensor:
     """The layer's full weight with its adapter added, in fp32. A collective where the model is sharded."""
-    a, b = (whole(part[_ADAPTER].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
-    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a, alpha=layer.scaling[_ADAPTER])
+    name = _in_use(layer)
+    a, b = (whole(part[name].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
+    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a, alpha=layer.scaling[name])

@@ -5,6 +5,7 @@ Left out: where the folder comes from (source.py) and what the policy computes (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from rlpost.learner import lora, probe
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.errors import ModelError
+from rlpost.learner.optimizers import weight_dtype
 from rlpost.learner.own_forward import OwnForward
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.reading import Reading
@@ -35,6 +37,7 @@ def load_model(
     trust: bool = False,
     seed: int = 0,
     compiled: bool = False,
+    adapters: Sequence[str] = lora.ALONE,
 ) -> PolicyModel:
     """Load the policy, prove that its log-probabilities are exact, add adapters, shard.
 
@@ -45,6 +48,7 @@ def load_model(
         trust: run Python code that comes with the model.
         seed: of adapters' initial weights.
         compiled: compile the decoder layers.
+        adapters: names of the adapters, where there are any.
 
     Raises:
         ModelError: the weights cannot be read.
@@ -61,18 +65,25 @@ def load_model(
     policy.compute = compute
     policy.offload = config.gradient_checkpointing == "offload"
     if config.lora is not None:
-        lora.add_adapters(model, config.lora, seed)
+        lora.add_adapters(model, config.lora, seed, adapters)
         for weight in model.parameters():
             if not weight.requires_grad:
                 weight.data = weight.data.to(compute)  # frozen weights need no fp32 master
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+    if weight_dtype(config.optimizer.name) is torch.bfloat16:
+        if compute is not torch.bfloat16:
+            raise ModelError(
+                f"learner.optimizer.name: '{config.optimizer.name}' holds the weights in bf16; set learner.dtype: bf16"
+            )
+        for weight in model.parameters():
+            weight.data = weight.data.to(compute)
     if compiled:
-        for layer in _layers(model):  # they share what is compiled; whatever FSDP2 does around a layer stays outside
+        for layer in policy.layers():  # they share what is compiled; whatever FSDP2 does around a layer stays outside
             setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
     if ranks.mesh is not None:
-        shard(policy, _layers(model), ranks.mesh, compute)
+        shard(policy, policy.layers(), ranks.mesh, compute)
     if available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
     return policy
@@ -106,9 +117,3 @@ def _still(model: nn.Module) -> None:
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a plain number, which nn.Module types as a tensor)
-
-
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The decoder layers, each of which is gathered and freed on its own."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    return [module for module in model.modules() if type(module).__name__ in names]

@@ -1,12 +1,19 @@
 """Optimizers by name, the learning rate of a step, and clipping the gradient.
 
-``adamw`` is torch's own; a dotted path ``module:Class`` takes any other torch optimizer, and a name can be registered.
-The learning rate is a pure function of the step, so there is no scheduler whose state could be lost. Left out:
-schedules by optimizer update (a step may have many, or none).
+    adamw        torch's own, fused; fp32 weights
+    adamw_bf16   bf16 weights, rounded stochastically, moments in fp32 (torchao)
+    adamw_8bit   moments in 8 bits (torchao)
+    lion         signs of a momentum (lion-pytorch)
+    apollo, apollo_mini   apollo.py
+
+A dotted path ``module:Class`` takes any other torch optimizer, and a name can be registered. The learning rate is a
+pure function of the step, so there is no scheduler whose state could be lost. Left out: schedules by optimizer update
+(a step may have many, or none).
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -17,40 +24,126 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from reward.plugins import Plugin, PluginError
+from rlpost.learner.apollo import Apollo
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.errors import ModelError
 
 ParamGroups = list[dict[str, Any]]
 Factory = Callable[[ParamGroups, OptimizerConfig], torch.optim.Optimizer]
 
+EMBEDDINGS = ("embed", "lm_head", "wte", "wpe")
+"""Parts of the names of embeddings and output heads, which low-rank optimizers leave alone."""
+
 
 def _adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, **({"fused": True} | config.options))
+    return torch.optim.AdamW(groups, **_standard(config) | {"fused": True} | config.options)
 
 
-REGISTRY: dict[str, Factory] = {"adamw": _adamw}
+def _adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    base = _extra(config, "torchao.optim", "_AdamW", "torchao")
+
+    class StochasticAdamW(_eager_on_cpu(base)):  # type: ignore[misc]
+        """torchao would hold the moments in bf16 too, where beta2 = 0.999 never moves the second one."""
+
+        def _new_buffer(self, weight: Tensor, signed: bool) -> Tensor:
+            return torch.zeros_like(weight, dtype=torch.float32)
+
+    made: torch.optim.Optimizer = StochasticAdamW(
+        groups, **_standard(config) | {"bf16_stochastic_round": True} | config.options
+    )
+    return made
+
+
+def _adamw_8bit(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    base = _eager_on_cpu(_extra(config, "torchao.optim", "AdamW8bit", "torchao"))
+    made: torch.optim.Optimizer = base(groups, **_standard(config) | config.options)
+    return made
+
+
+def _lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    options = _standard(config) | {"lr": config.lr or 1.0}  # it refuses 0; every step sets the rate anyway
+    made: torch.optim.Optimizer = _extra(config, "lion_pytorch", "Lion", "optimizers")(
+        groups, **options | config.options
+    )
+    return made
+
+
+def _apollo(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    return Apollo(groups, **_standard(config) | config.options)
+
+
+def _apollo_mini(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    return Apollo(groups, **_standard(config) | {"rank": 1, "scale": 128.0, "per_tensor": True} | config.options)
+
+
+REGISTRY: dict[str, Factory] = {
+    "adamw": _adamw,
+    "adamw_bf16": _adamw_bf16,
+    "adamw_8bit": _adamw_8bit,
+    "lion": _lion,
+    "apollo": _apollo,
+    "apollo_mini": _apollo_mini,
+}
 """Factories by the name a recipe uses: ``(param groups, config) -> optimizer``."""
+
+
+def weight_dtype(name: str) -> torch.dtype:
+    """What dtype the optimizer wants trained weights in: fp32, but for one that rounds stochastically."""
+    return torch.bfloat16 if name == "adamw_bf16" else torch.float32
+
+
+def _standard(config: OptimizerConfig) -> dict[str, Any]:
+    return {"lr": config.lr, "betas": config.betas}
+
+
+def _extra(config: OptimizerConfig, module: str, name: str, extra: str) -> Any:
+    """A class of an optional package, which is an extra of this one."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ModelError(
+            f"learner.optimizer.name: '{config.name}' needs the package {module.split('.')[0]}: "
+            f"pip install 'rlpost[{extra}]' ({error})"
+        ) from error
+
+
+def _eager_on_cpu(base: Any) -> Any:
+    """torchao compiles its update for every shape of weight: worth it on a GPU, minutes of C++ on a CPU."""
+
+    class Eager(base):  # type: ignore[misc]
+        def step(self, closure: Callable[[], float] | None = None) -> float | None:
+            on_gpu = self.param_groups[0]["params"][0].is_cuda
+            with torch.compiler.set_stance("default" if on_gpu else "force_eager"):
+                done: float | None = super().step(closure)
+            return done
+
+    return Eager
 
 
 def make_optimizer(weights: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
     """The recipe's optimizer over these weights; only matrices are decayed, not biases or norms.
 
+    Its groups carry a ``kind``: ``matrices``, ``embeddings`` (the output head among them) or ``others``.
+
     Raises:
-        ModelError: the name is neither registered nor a class that can be imported, or the class refuses its options.
+        ModelError: the name is neither registered nor a class that can be imported, its package is missing, or the
+            class refuses its options.
     """
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for _, weight in weights:
-        (matrices if weight.ndim >= 2 else others).append(weight)
+    kinds: dict[str, list[nn.Parameter]] = {"matrices": [], "embeddings": [], "others": []}
+    for name, weight in weights:
+        embeds = any(part in name for part in EMBEDDINGS)
+        kinds["others" if weight.ndim < 2 else "embeddings" if embeds else "matrices"].append(weight)
     groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((matrices, config.weight_decay), (others, 0.0))
+        {"params": params, "weight_decay": 0.0 if kind == "others" else config.weight_decay, "kind": kind}
+        for kind, params in kinds.items()
         if params
     ]
     factory = REGISTRY.get(config.name)
     try:
         return factory(groups, config) if factory else _by_path(groups, config)
-    except TypeError as error:
+    except ModelError:
+        raise
+    except (TypeError, ValueError) as error:
         raise ModelError(f"learner.optimizer.options: '{config.name}' does not take them: {error}") from error
 
 
@@ -89,7 +182,10 @@ def learning_rate(config: OptimizerConfig, step: int, steps_total: int) -> float
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Use ``rate`` from the next update on."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):  # torchao compiles with the rate as a tensor
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def clip_gradient(weights: list[nn.Parameter], most: float) -> float:

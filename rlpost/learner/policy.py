@@ -84,6 +84,11 @@ class PolicyModel(nn.Module):
         """The layout of sequences of these lengths, for this model's device and attention kernel."""
         return PackedLayout.of(lengths, self.device, self.padded, self.reading.causal)
 
+    def layers(self) -> list[nn.Module]:
+        """The decoder layers, first to last; each is gathered and freed on its own where the model is sharded."""
+        names = set(getattr(self.model, "_no_split_modules", None) or ())
+        return [module for module in self.model.modules() if _plain_name(module) in names]
+
     @property
     def has_adapters(self) -> bool:
         """Whether only adapters are trained."""
@@ -122,3 +127,8 @@ class PolicyModel(nn.Module):
             plain = name.replace(".base_layer.", ".")
             full = lora.merged(merged[plain]) if plain in merged else whole(weight)
             yield plain, full.to(dtype)
+
+
+def _plain_name(module: nn.Module) -> str:
+    """The class's name; FSDP2 makes a subclass with a prefix of its own."""
+    return type(module).__name__.removeprefix("FSDP")

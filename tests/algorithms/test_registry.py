@@ -45,9 +45,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+REQUIRED = {"scalebio": {"sources": ["a.jsonl", "b.jsonl"], "validation": "v.jsonl"}}
+"""Options without defaults."""
+
+
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_short_name_builds_with_its_defaults(name: str) -> None:
-    algorithm = build(locate(name), {})
+    algorithm = build(locate(name), REQUIRED.get(name, {}))
     assert len(type(algorithm).Config.model_fields) <= 12
     assert all(field.description for field in type(algorithm).Config.model_fields.values())
 
