@@ -270,7 +270,7 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
 def _check_bilevel(loaded: LoadedRecipe, algorithm: Algorithm, source: RecipeSource) -> None:
     learner = loaded.recipe.learner
     if algorithm.config.layout == "adapters" and learner.optimizer.lisa is not None:
-        where = source.where(("learner", "optimizer", "lisa"))
+        where = source.where(("learner", "optimizer", "name"))
         raise RecipeError(f"{where}: LISA trains whole layers, so it needs algorithm.layout: two_copies")
     if algorithm.config.layout == "two_copies" and learner.lora is not None:
         where = source.where(("learner", "lora"))

@@ -64,7 +64,7 @@ def render() -> str:
         algorithm = locate(name).load()
         if algorithm.Config is not None:
             lines += _section(f"`algorithm: {{name: {name}}}`", algorithm.Config, "algorithm.")
-    lines += _section("`learner.optimizer.lisa`", LisaConfig, "learner.optimizer.lisa.")
+    lines += _section("`learner.optimizer: {name: lisa}`", LisaConfig, "learner.optimizer.options.")
     lines += _section("`algorithm.select: {name: d3s}`", D3SConfig, "algorithm.select.")
     return "\n".join(lines) + "\n"
 

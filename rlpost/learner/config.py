@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
@@ -55,7 +55,7 @@ class ModelConfig(_Strict):
 
 
 class LisaConfig(_Strict):
-    """LISA: train only a few decoder layers at a time, drawn anew every few steps."""
+    """AdamW on a few decoder layers at a time, drawn anew every few steps; also takes AdamW's options."""
 
     layers: int = Field(2, ge=1, description="decoder layers trained at a time")
     every: int = Field(20, ge=1, description="steps until others are drawn")
@@ -67,7 +67,7 @@ class OptimizerConfig(_Strict):
 
     name: str = Field(
         "adamw",
-        description="adamw, adamw_bf16, adamw_8bit, lion, apollo, apollo_mini, or module:Class of a torch optimizer",
+        description="adamw, adamw_bf16, adamw_8bit, lisa, lion, apollo, apollo_mini, or module:Class of torch's",
     )
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
@@ -76,12 +76,18 @@ class OptimizerConfig(_Strict):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from 0")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm of an update; 0: no clipping")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of its class, e.g. eps")
-    lisa: Any = Field(None, description="LISA: train a few layers at a time; its keys stand below; not with lora")
 
-    @field_validator("lisa")
-    @classmethod
-    def _lisa(cls, given: Any) -> LisaConfig | None:
-        return None if given is None else LisaConfig.model_validate(given)
+    @property
+    def lisa(self) -> LisaConfig | None:
+        """LISA's own options, where that is the optimizer."""
+        if self.name != "lisa":
+            return None
+        return LisaConfig(**{key: value for key, value in self.options.items() if key in LisaConfig.model_fields})
+
+    @model_validator(mode="after")
+    def _lisa_is_sound(self) -> OptimizerConfig:
+        _ = self.lisa
+        return self
 
 
 class LoraConfig(_Strict):

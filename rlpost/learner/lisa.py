@@ -31,7 +31,7 @@ class Lisa:
     Args:
         policy: the model, sharded already where it is.
         optimizer: made over all of its weights.
-        config: the recipe's ``learner.optimizer.lisa``.
+        config: the options of ``learner.optimizer: {name: lisa}``.
         seed: the same on all ranks.
 
     Raises:
@@ -43,10 +43,10 @@ class Lisa:
         self._layers = policy.layers()
         self.active: list[int] | None = None
         if policy.has_adapters:
-            raise ModelError("learner.optimizer.lisa trains whole layers and learner.lora adapters only: keep one")
+            raise ModelError("learner.optimizer: lisa trains whole layers and learner.lora adapters only: keep one")
         if config.layers > len(self._layers):
             raise ModelError(
-                f"learner.optimizer.lisa.layers: {config.layers} layers are to be trained at a time and the model has "
+                f"learner.optimizer.options.layers: {config.layers} layers are to be trained at a time and the model has "
                 f"{len(self._layers)}"
             )
         if isinstance(policy, FSDPModule):

@@ -3,6 +3,7 @@
     adamw        torch's own, fused; fp32 weights
     adamw_bf16   bf16 weights, rounded stochastically, moments in fp32 (torchao)
     adamw_8bit   moments in 8 bits (torchao)
+    lisa         adamw, of a few layers at a time (lisa.py)
     lion         signs of a momentum (lion-pytorch)
     apollo, apollo_mini   apollo.py
 
@@ -25,7 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from reward.plugins import Plugin, PluginError
 from rlpost.learner.apollo import Apollo
-from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.config import LisaConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 
 ParamGroups = list[dict[str, Any]]
@@ -37,6 +38,11 @@ EMBEDDINGS = ("embed", "lm_head", "wte", "wpe")
 
 def _adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, **_standard(config) | {"fused": True} | config.options)
+
+
+def _lisa(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    own = {key: value for key, value in config.options.items() if key not in LisaConfig.model_fields}
+    return _adamw(groups, config.model_copy(update={"options": own}))
 
 
 def _adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -80,6 +86,7 @@ REGISTRY: dict[str, Factory] = {
     "adamw": _adamw,
     "adamw_bf16": _adamw_bf16,
     "adamw_8bit": _adamw_8bit,
+    "lisa": _lisa,
     "lion": _lion,
     "apollo": _apollo,
     "apollo_mini": _apollo_mini,

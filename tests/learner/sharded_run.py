@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from algorithms.base import Plan
-from rlpost.learner.config import LisaConfig, LoraConfig, OptimizerConfig
+from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
 from tests.learner.helpers import Clipped, batch, setup, weights_of
 
@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "untied, off-policy": {"config": {"optimizer": ADAMW}, "untied": True, "lag": 1},
     "fewer sequences than ranks": {"config": {"optimizer": ADAMW}, "count": 1},
     "adapters": {"config": {"optimizer": ADAMW, "lora": LoraConfig(rank=4)}},
-    "lisa": {"config": {"optimizer": OptimizerConfig(lr=1e-2, lisa=LisaConfig(layers=1, every=1))}},
+    "lisa": {"config": {"optimizer": OptimizerConfig(name="lisa", lr=1e-2, options={"layers": 1, "every": 1})}},
     "apollo": {"config": {"optimizer": OptimizerConfig(name="apollo", lr=1e-2, options={"rank": 4})}},
     "bf16": {"config": {"optimizer": ADAMW, "dtype": "bf16"}},
 }
