@@ -43,7 +43,7 @@ class Lisa:
         self._layers = policy.layers()
         self.active: list[int] | None = None
         if policy.has_adapters:
-            raise ModelError("learner.optimizer: lisa trains whole layers and learner.lora adapters only: keep one")
+            raise ModelError("learner.optimizer.name: lisa trains layers and learner.lora adapters: keep one")
         if config.layers > len(self._layers):
             raise ModelError(
                 f"learner.optimizer.options.layers: {config.layers} layers are to be trained at a time and the model has "
