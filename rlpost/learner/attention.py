@@ -4,13 +4,14 @@ It is registered with transformers under the name ``rlpost_packed``; no mask is 
 builds none. The layout reaches the attention function through the forward pass's keyword arguments, also under
 gradient checkpointing. On CUDA in half precision torch's variable-length FlashAttention runs, or for long sequences of
 equal length cuDNN's attention; elsewhere queries, keys and values are gathered into right-padded rows of similar
-length inside the attention alone, where causality (or, for a bidirectional model, a mask) keeps the padding out. Left
-out: dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
+length inside the attention alone, where causality (or, for a bidirectional model, a mask) keeps the padding out. Where
+sequences share their first rows (sharing.py), attention gathers whole ones and drops the repeated results. Left out:
+dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -47,9 +48,10 @@ class PaddedGroup:
 
     Attributes:
         rows, width: B sequences, L the longest.
-        first: packed position where the group starts (its sequences are neighbours).
-        gather: (B * L,) packed position of each padded one; None where all have length L, so that no copy is needed.
-        keep: (n,) padded position of each of the group's n packed ones; None likewise.
+        first: row where the group starts (its sequences are neighbours).
+        gather: (B * L,) row of each padded position; None where all have length L and share nothing, so that no copy is
+            needed.
+        keep: (n,) padded position of each of the group's n own rows; None likewise.
         real: (B, 1, 1, L) bool, false where padded; None likewise.
     """
 
@@ -63,15 +65,17 @@ class PaddedGroup:
 
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
-    """Where the sequences of a packed row lie.
+    """Where the sequences of a packed row lie: S sequences, N tokens in all, n <= N rows.
 
     Attributes:
-        position_ids: (1, N) int64, restarting at 0 in each sequence.
-        cu_seqlens: (S + 1,) int32, first position of each sequence, then N.
+        position_ids: (1, n) int64, place of each row in its sequence.
+        cu_seqlens: (S + 1,) int32, first token of each sequence, then N.
         longest: length of the longest sequence.
         padded: the variable-length kernel is not to be used.
         groups: for the padded path and for long sequences; empty where the variable-length kernel is used.
         causal: whether a token sees only those before it, or its whole sequence.
+        gather: (N,) row of each token, for that kernel; None where no rows are shared.
+        keep: (n,) token that each row is; None likewise.
     """
 
     position_ids: Tensor
@@ -80,55 +84,78 @@ class PackedLayout:
     padded: bool
     groups: tuple[PaddedGroup, ...]
     causal: bool = True
+    gather: Tensor | None = None
+    keep: Tensor | None = None
 
     @classmethod
     def of(
-        cls, lengths: Sequence[int], device: torch.device | str, padded: bool = True, causal: bool = True
+        cls,
+        lengths: Sequence[int],
+        device: torch.device | str,
+        padded: bool = True,
+        causal: bool = True,
+        rows: NDArray[np.int64] | None = None,
     ) -> PackedLayout:
-        """Lay out sequences of these lengths, in this order; longest-first order wastes least on the padded path."""
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
-        long = min(lengths) == max(lengths) >= _LONG
-        groups = tuple(_groups(lengths, starts, device)) if padded or long else ()
+        """Lay out sequences of these lengths, in this order; longest-first order wastes least on the padded path.
+
+        ``rows`` (N,) is the row of each token where some are shared, see ``shared_rows``.
+        """
+        sizes = np.asarray(lengths, dtype=np.int64)
+        starts = np.cumsum(sizes) - sizes
+        positions = np.arange(sizes.sum()) - np.repeat(starts, sizes)
+        own = np.ones(len(positions), dtype=np.bool_) if rows is None else owned(rows)
+        places = np.arange(len(positions)) if rows is None else rows
+        long = sizes.min() == sizes.max() >= _LONG
+        gathers = rows is not None and not padded
         return cls(
-            to_device(positions, device)[None],
-            to_device(np.concatenate([[0], ends]).astype(np.int32), device),
-            int(max(lengths)),
+            to_device(positions[own], device)[None],
+            to_device(np.append(starts, sizes.sum()).astype(np.int32), device),
+            int(sizes.max()),
             padded,
-            groups,
+            tuple(_groups(sizes, starts, places, own, device)) if padded or long else (),
             causal,
+            to_device(places, device) if gathers else None,
+            to_device(np.flatnonzero(own), device) if gathers else None,
         )
 
 
-def _groups(lengths: Sequence[int], starts: np.ndarray, device: torch.device | str) -> list[PaddedGroup]:
-    """Neighbouring sequences of similar length, together."""
-    groups, first = [], 0
+def owned(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether a token is the first to stand in its row."""
+    highest: NDArray[np.int64] = np.maximum.accumulate(rows)
+    return np.concatenate([[True], rows[1:] > highest[:-1]])
+
+
+def _groups(
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    own: NDArray[np.bool_],
+    device: torch.device | str,
+) -> Iterator[PaddedGroup]:
+    """Neighbouring sequences of similar length, together; ``places`` and ``own`` (N,) as above."""
+    first = 0
     for last in range(1, len(lengths) + 1):
         window = lengths[first : last + 1]
-        if last < len(lengths) and min(window) >= _SIMILAR * max(window):
+        if last < len(lengths) and window.min() >= _SIMILAR * window.max():
             continue
-        groups.append(_group(np.asarray(lengths[first:last]), int(starts[first]), device))
+        some, width = lengths[first:last, None], int(lengths[first:last].max())
+        tokens = slice(starts[first], starts[last - 1] + lengths[last - 1])
+        row = int(places[tokens][own[tokens]][0])
+        if some.min() == width and own[tokens].all():
+            yield PaddedGroup(len(some), width, row, None, None)
+        else:
+            within = np.arange(width)[None]
+            token = starts[first:last, None] + np.minimum(within, some - 1)
+            real = within < some
+            yield PaddedGroup(
+                len(some),
+                width,
+                row,
+                to_device(places[token].ravel(), device),
+                to_device(np.flatnonzero(real & own[token]), device),
+                to_device(real, device)[:, None, None],
+            )
         first = last
-    return groups
-
-
-def _group(lengths: np.ndarray, first: int, device: torch.device | str) -> PaddedGroup:
-    rows, width = len(lengths), int(lengths.max())
-    if int(lengths.min()) == width:
-        return PaddedGroup(rows, width, first, None, None)
-    within = np.arange(width)[None]
-    starts = np.cumsum(lengths) - lengths
-    gather = starts[:, None] + np.minimum(within, lengths[:, None] - 1)
-    real = within < lengths[:, None]
-    return PaddedGroup(
-        rows,
-        width,
-        first,
-        to_device(gather.ravel(), device),
-        to_device(np.flatnonzero(real), device),
-        to_device(real, device)[:, None, None],
-    )
 
 
 def to_device(array: NDArray[Any], device: torch.device | str) -> Tensor:
@@ -152,13 +179,13 @@ def packed_attention(
     """Attention within each sequence of a packed row, causal or not, in transformers' calling convention.
 
     Args:
-        query: (1, Hq, N, D); key and value: (1, Hkv, N, D) with Hq a multiple of Hkv.
+        query: (1, Hq, n, D) of a row's n tokens; key and value: (1, Hkv, n, D) with Hq a multiple of Hkv.
         scaling: factor of the scores; absent: 1 / sqrt(D).
         sliding_window: each token sees at most this many, itself included.
         packed_layout: given to the model's forward pass by ``PolicyModel``.
 
     Returns:
-        ``(output (1, N, Hq, D), None)``.
+        ``(output (1, n, Hq, D), None)``.
 
     Raises:
         ModelRefused: the layout did not arrive, or the model wants something that is left out here.
@@ -179,16 +206,19 @@ def packed_attention(
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float | None, window: int | None
 ) -> Tensor:
-    """(N, Hq, D) through torch's FlashAttention; heads of keys and values are shared by the kernel itself."""
+    """(n, Hq, D) through torch's FlashAttention; heads of keys and values are shared by the kernel itself."""
     left = -1 if window is None or window >= layout.longest else window - 1
     right = 0 if layout.causal else -1
-    return varlen_attention(query, key, value, layout.cu_seqlens, layout.longest, scaling, (left, right))
+    if layout.gather is not None:
+        query, key, value = (states.index_select(0, layout.gather) for states in (query, key, value))
+    output = varlen_attention(query, key, value, layout.cu_seqlens, layout.longest, scaling, (left, right))
+    return output if layout.keep is None else output.index_select(0, layout.keep)
 
 
 def _padded(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float | None, window: int | None
 ) -> Tensor:
-    """(N, Hq, D), group by group in padded rows."""
+    """(n, Hq, D), group by group in padded rows."""
     shared = query.shape[1] != key.shape[1]
     outputs = []
     for group in layout.groups:
@@ -212,11 +242,11 @@ def _padded(
 
 
 def _rows(states: Tensor, group: PaddedGroup) -> Tensor:
-    """(N, H, D) -> the group's (B, H, L, D)."""
+    """(n, H, D) -> the group's (B, H, L, D)."""
     if group.gather is None:
         own = states[group.first : group.first + group.rows * group.width]
     else:
-        own = states[group.first :].index_select(0, group.gather)
+        own = states.index_select(0, group.gather)
     return own.view(group.rows, group.width, *states.shape[1:]).transpose(1, 2)
 
 

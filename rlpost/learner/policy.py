@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.distributed.fsdp import FSDPModule
@@ -57,7 +59,7 @@ class PolicyModel(nn.Module):
         """Score tokens of a packed row.
 
         Args:
-            input_ids: (1, N) int64, whole sequences end to end.
+            input_ids: (1, n) int64, whole sequences end to end, shared rows once.
             layout: where each sequence lies, see ``layout``.
             rows: (R,) int64, the positions whose prediction is scored.
             targets: (R,) int64, the tokens they should predict.
@@ -80,9 +82,14 @@ class PolicyModel(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def layout(self, lengths: list[int]) -> PackedLayout:
+    def layout(self, lengths: list[int], rows: NDArray[np.int64] | None = None) -> PackedLayout:
         """The layout of sequences of these lengths, for this model's device and attention kernel."""
-        return PackedLayout.of(lengths, self.device, self.padded, self.reading.causal)
+        return PackedLayout.of(lengths, self.device, self.padded, self.reading.causal, rows)
+
+    def layers(self) -> list[nn.Module]:
+        """The decoder layers, first to last; each is gathered and freed on its own where the model is sharded."""
+        names = set(getattr(self.model, "_no_split_modules", None) or ())
+        return [module for module in self.model.modules() if _plain_name(module) in names]
 
     def layers(self) -> list[nn.Module]:
         """The decoder layers, first to last; each is gathered and freed on its own where the model is sharded."""

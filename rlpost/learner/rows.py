@@ -15,24 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlpost.learner.attention import PackedLayout, to_device
+from rlpost.learner.attention import PackedLayout, owned, to_device
 from rlpost.learner.packing import Pack, share
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import Ranks
+from rlpost.learner.sharing import shared_rows
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardInputs:
-    """One pack on the device.
+    """One pack on the device: p positions of its sequences, in n <= p rows since equal prompts stand there once.
 
     Attributes:
         input_ids: (1, n) int64.
         layout: where each sequence lies.
-        rows: (R,) int64, places among the n whose prediction is scored.
+        rows: (R,) int64, the row of each position whose prediction is scored.
         targets: (R,) int64, those tokens.
-        positions: (n,) int64, places among all P positions.
-        scored: (R,) int64, ``positions`` at ``rows``.
+        positions: (p,) int64, places among all P positions.
+        places: (R,) int64, the scored ones among the p.
+        scored: (R,) int64, ``positions`` at ``places``.
     """
 
     input_ids: Tensor
@@ -40,6 +42,7 @@ class ForwardInputs:
     rows: Tensor
     targets: Tensor
     positions: Tensor
+    places: Tensor
     scored: Tensor
 
 
@@ -91,19 +94,27 @@ class Rows:
         if not pack.members:
             nothing = torch.zeros(0, dtype=torch.int64, device=device)
             token = torch.zeros(1, 1, dtype=torch.int64, device=device)
-            return ForwardInputs(token, model.layout([1]), nothing, nothing, nothing, nothing)
+            return ForwardInputs(token, model.layout([1]), nothing, nothing, nothing, nothing, nothing)
         spans = [np.arange(self.bounds[member], self.bounds[member + 1]) for member in pack.members]
+        rows = self._shared(spans) if model.reading.causal else None
         positions = np.concatenate(spans)
-        rows = np.flatnonzero(self.wanted[positions])
-        scored = positions[rows]
+        places = np.flatnonzero(self.wanted[positions])
+        scored = positions[places]
+        inputs = positions if rows is None else positions[owned(rows)]
         return ForwardInputs(
-            input_ids=to_device(self.tokens[positions], device)[None],
-            layout=model.layout([len(span) for span in spans]),
-            rows=to_device(rows, device),
+            input_ids=to_device(self.tokens[inputs], device)[None],
+            layout=model.layout([len(span) for span in spans], rows),
+            rows=to_device(places if rows is None else rows[places], device),
             targets=to_device(self.targets[scored], device),
             positions=to_device(positions, device),
+            places=to_device(places, device),
             scored=to_device(scored, device),
         )
+
+    def _shared(self, spans: list[NDArray[np.int64]]) -> NDArray[np.int64] | None:
+        """What stands before the first scored token is a prompt, which other sequences may have too."""
+        stems = [min(len(span), int(np.argmax(self.wanted[span])) + 1) for span in spans]
+        return shared_rows([self.tokens[span] for span in spans], stems)
 
 
 @torch.no_grad()

@@ -118,12 +118,12 @@ class FlatBatch:
             fresh: the weights are still those of the start of the step, so old log-probs are the current ones.
         """
         at = inputs.positions
-        current = logprobs.new_zeros(len(at)).index_copy(0, inputs.rows, logprobs)
+        current = logprobs.new_zeros(len(at)).index_copy(0, inputs.places, logprobs)
         members = np.array(pack.members, dtype=np.int64)
         lengths = np.diff(self.rows.bounds)[members]
         return PackedViews(
             logprobs=current,
-            entropies=None if entropies is None else current.new_zeros(len(at)).index_copy(0, inputs.rows, entropies),
+            entropies=None if entropies is None else current.new_zeros(len(at)).index_copy(0, inputs.places, entropies),
             old_logprobs=current.detach() if fresh or self.old_logprobs is None else self.old_logprobs[at],
             rollout_logprobs=self.rollout_logprobs[at],
             ref_logprobs=None if self.ref_logprobs is None else self.ref_logprobs[at],

@@ -16,6 +16,7 @@ from rlpost.learner.learner import Learner
 from rlpost.learner.logprobs import tiled_logprobs
 from rlpost.learner.packing import Pack
 from rlpost.learner.rows import Rows
+from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
@@ -24,17 +25,20 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 @pytest.mark.parametrize("window", [None, 16])
 @pytest.mark.parametrize("shared", [1, 4])
-def test_the_kernel_agrees_with_padded_rows(window: int | None, shared: int) -> None:
+@pytest.mark.parametrize("prompt", [0, 50])
+def test_the_kernel_agrees_with_padded_rows(window: int | None, shared: int, prompt: int) -> None:
     torch.manual_seed(0)
     lengths = [130, 127, 64, 64, 1]
+    rows = shared_rows([np.arange(length) for length in lengths], [min(prompt, length) for length in lengths])
+    count = sum(lengths) if rows is None else int(rows.max()) + 1
     query, key, value = (
-        torch.randn(1, heads, sum(lengths), 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        torch.randn(1, heads, count, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         for heads in (8, 8 // shared, 8 // shared)
     )
     assert available(query.device, query.dtype)
     results = []
     for padded in (False, True):
-        layout = PackedLayout.of(lengths, "cuda", padded=padded)
+        layout = PackedLayout.of(lengths, "cuda", padded, rows=rows)
         output, _ = packed_attention(
             torch.nn.Identity(), query, key, value, None, sliding_window=window, packed_layout=layout
         )
