@@ -46,8 +46,8 @@ class Lisa:
             raise ModelError("learner.optimizer.name: lisa trains layers and learner.lora adapters: keep one")
         if config.layers > len(self._layers):
             raise ModelError(
-                f"learner.optimizer.options.layers: {config.layers} layers are to be trained at a time and the model has "
-                f"{len(self._layers)}"
+                f"learner.optimizer.options.layers: {config.layers} layers are to be trained at a time and the model "
+                f"has {len(self._layers)}"
             )
         if isinstance(policy, FSDPModule):
             _first_pass(policy)
