@@ -157,7 +157,8 @@ class VllmEngine:
 
     def stats(self) -> dict[str, float]:
         """Totals since the start: sampled tokens, engine steps and the seconds they took, prompt tokens and how many of
-        them were found in the prefix cache; and the requests running and waiting now."""
+        them were found in the prefix cache; the requests running and waiting now; and of the last update of the weights
+        the seconds it took, and those from its begin to the next token."""
         loop = self._loop
         return {
             "tokens": float(loop.tokens),
@@ -165,6 +166,8 @@ class VllmEngine:
             "step_s": loop.step_seconds,
             "prompt_tokens": float(loop.prompt_tokens),
             "cached_tokens": float(loop.cached_tokens),
+            "update_s": loop.update_seconds,
+            "pause_s": loop.pause_seconds,
             "running": float(loop.running),
             "waiting": float(loop.waiting),
         }

@@ -45,7 +45,8 @@ class StepLoop:
     ) -> None:
         self.version = version
         self.tokens = self.steps = self.prompt_tokens = self.cached_tokens = 0
-        self.step_seconds = 0.0
+        self.step_seconds = self.update_seconds = self.pause_seconds = 0.0
+        self._updated_at: float | None = None
         self._slots = slots
         self._stop_token_ids = tuple(stop_token_ids)
         self._lock_step = lock_step
@@ -194,6 +195,9 @@ class StepLoop:
         outputs = self._core.step()
         self.steps += 1
         self.step_seconds += time.perf_counter() - began
+        if self._updated_at is not None and any(output.new_token_ids for output in outputs):
+            self.pause_seconds = time.perf_counter() - self._updated_at
+            self._updated_at = None
         for output in outputs:
             sampling = self._running.get(output.request_id)
             if sampling is not None:
@@ -240,7 +244,9 @@ class StepLoop:
             self._probes[core_id] = (probe, index)
 
     def _load(self, update: WeightUpdate, future: Future[None]) -> None:
+        self._updated_at = time.perf_counter()
         self._core.load(update)
+        self.update_seconds = time.perf_counter() - self._updated_at
         self.version = update.version
         future.set_result(None)
 

@@ -1,8 +1,9 @@
 """How published weights get into vLLM: the receiver in each of its worker processes, and what is sent to it.
 
-The receiver is registered through vLLM's plugin entry point, so workers of tensor-parallel engines have it as well.
-On CUDA with transport "ipc" vLLM's own receiver is used instead. Left out: NCCL between nodes, and vLLM's labels of
-weight versions (the adapter counts versions itself).
+Receivers are registered through vLLM's plugin entry point, so workers of tensor-parallel engines have them as well.
+Where a layer computes with its weights as they are in a checkpoint, they are written in place; else vLLM's layerwise
+reload takes the layers apart and puts them together again, which takes several times longer. Left out: NCCL between
+nodes, and vLLM's labels of weight versions (the adapter counts versions itself).
 """
 
 from __future__ import annotations
@@ -20,19 +21,29 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
 
 from rollout.parameters import as_tensor
 from rollout.weight_update import WeightUpdate
 
-OBJECT_STORE = "rlpost"
-BACKENDS = {"object_store": OBJECT_STORE, "ipc": "ipc"}
+BACKENDS = {"object_store": "rlpost", "ipc": "rlpost_ipc"}
 """Our names of transports to vLLM's names of receivers."""
 
 
 def register() -> None:
     """Entry point of the plugin; vLLM may call it several times in one process."""
-    with contextlib.suppress(ValueError):  # registered already
-        WeightTransferEngineFactory.register_engine(OBJECT_STORE, ObjectStoreReceiver)
+    for transport, receiver in (("object_store", ObjectStoreReceiver), ("ipc", IpcReceiver)):
+        with contextlib.suppress(ValueError):  # registered already
+            WeightTransferEngineFactory.register_engine(BACKENDS[transport], receiver)
+
+
+def in_place(receiver: WeightTransferEngine[Any, Any]) -> bool:
+    """Whether the model's loaders may write into its live weights: on a GPU, where nothing is quantised and no layer
+    keeps its weights in another form than a checkpoint's (mixtures of experts and latent attention do)."""
+    config: Any = receiver.model_config
+    names = (type(module).__name__ for module in receiver.model.modules())
+    changed = any("MoE" in name or "MLA" in name or "Mamba" in name for name in names)
+    return receiver.device.type != "cpu" and config.quantization is None and not changed
 
 
 def update_info(update: WeightUpdate) -> dict[str, Any]:
@@ -73,7 +84,8 @@ class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         """Give the model's layers their checkpoint form again, so that checkpoint weights fit."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
-        initialize_layerwise_reload(self.model)
+        if not in_place(self):
+            initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """As in the base class, which would also wait for an accelerator that a CPU does not have."""
@@ -94,7 +106,8 @@ class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         """Bring the layers back into the form the kernels use."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        finalize_layerwise_reload(self.model, self.model_config)
+        if not in_place(self):
+            finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             repack_tied_heads(self.model)
 
@@ -105,6 +118,20 @@ class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
     def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
         """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
         raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
+
+
+class IpcReceiver(IPCWeightTransferEngine):
+    """vLLM's receiver of CUDA IPC handles, writing in place where that is enough."""
+
+    def start_weight_update(self) -> None:
+        """As in the base class, where the layers must change their form."""
+        if not in_place(self):
+            super().start_weight_update()
+
+    def finish_weight_update(self) -> None:
+        """Likewise."""
+        if not in_place(self):
+            super().finish_weight_update()
 
 
 def repack_tied_heads(model: torch.nn.Module) -> None:

@@ -49,6 +49,8 @@ PARAMETERS = {
         "names", "dtype_names", "shapes", "ipc_handles",
     },
     "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferInitInfo": set(),
+    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.start_weight_update": set(),
+    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.finish_weight_update": set(),
     "vllm.model_executor.model_loader.reload:initialize_layerwise_reload": {"model"},
     "vllm.model_executor.model_loader.reload:finalize_layerwise_reload": set(),
 }  # fmt: skip
@@ -112,7 +114,7 @@ async def check_contract(engine: Any) -> list[str]:
         broken.append(f"EngineCoreRequest now has {required} required fields")
     broken.extend(
         f"no weight receiver '{name}'"
-        for name in ("rlpost", "ipc")
+        for name in ("rlpost", "rlpost_ipc")
         if name not in WeightTransferEngineFactory._registry
     )
     return broken

@@ -1,0 +1,132 @@
+"""(e) Publishing weights: how long it takes, how many GiB a second, and how long sampling pauses.
+
+    rlpost bench publish --out DIR                        # three minutes on an H100, both transports
+    rlpost bench publish --out DIR --device cpu --tiny
+
+A publication is the learner's part (gather, cast, hand over) and the engine's (load, drop its cache); ``pause_ms`` is
+the engine's from taking the update to the next token, with nothing else running (the token is the probe's),
+``busy_pause_ms`` the same with a full batch running, whose cache must be computed anew. The weights do not change
+between publications, so ``gap`` must not either. Left out: NCCL (several GPUs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Results, gpu_environment, median, parser
+from benchmarks.step import GROUP, RECIPE, model_in_child, write_prompts
+
+
+def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Publish ``rounds`` times in a session of its own."""
+    from rlpost.progress import Progress
+    from rlpost.recipe import Recipe
+    from rlpost.runfolder import RunFolder
+    from rlpost.session import open_session
+
+    recipe, run = folder / "recipe.yaml", folder / f"run-{transport}"
+    run.mkdir()
+    values = vars(args) | {"model": folder / "model", "prompts": folder / "prompts.jsonl", "group": GROUP}
+    values |= {"here": Path(__file__).resolve().parent, "tasks": args.completions // GROUP, "sleep": "false"}
+    recipe.write_text(RECIPE.format(**values, context=args.prompt + args.tokens + 8))
+    loaded = Recipe.load(recipe, [f"sync.transport={transport}"])
+    with Progress(total_steps=0) as progress, open_session(loaded, RunFolder(run), progress) as session:
+        rows = [publication(session, version) for version in range(1, rounds + 1)]
+        kept = rows[1:]
+        row: dict[str, Any] = {"gib": rows[0]["gib"], "publications": len(kept)}
+        row |= {key: median([one[key] for one in kept]) for key in ("learner_ms", "engine_ms", "pause_ms", "total_ms")}
+        row |= {
+            "gib_per_s": row["gib"] / row["total_ms"] * 1e3,
+            "gap_first": rows[0]["gap"],
+            "gap_last": rows[-1]["gap"],
+        }
+        row |= {"gap_max": max(one["gap"] for one in rows)}
+        row |= {"busy_pause_ms": median([busy_pause(session, rounds + 1 + place) for place in range(3)])}
+    return row
+
+
+def publication(session: Any, version: int) -> dict[str, float]:
+    """One publication to an engine that has nothing else to do."""
+    import ray
+
+    from rlpost.weights import compare, probe_tokens
+
+    learner, pool = session.learner, session.pool
+    probe = probe_tokens(learner.vocabulary, 0)
+    began = time.perf_counter()
+    update = learner.publish(version)
+    published = time.perf_counter()
+    pool.call_all("update", update)
+    loaded = time.perf_counter()
+    result = pool.call_all("probe", probe, 1.0, version)[0]
+    status = pool.call(0, "status").engine
+    record = ray.get(update)
+    sizes = {"float32": 4, "bfloat16": 2}
+    size = sum(sizes[dtype] * math.prod(shape) for dtype, shape in zip(record.dtypes, record.shapes, strict=True))
+    return {
+        "gib": size / 2**30,
+        "learner_ms": 1e3 * (published - began),
+        "engine_ms": 1e3 * status["update_s"],
+        "total_ms": 1e3 * (loaded - began),
+        "pause_ms": 1e3 * status["pause_s"],
+        "gap": compare(result, learner, probe, 1.0).logprob_abs,
+    }
+
+
+def busy_pause(session: Any, version: int) -> float:
+    """Milliseconds without a token, with a full batch half sampled."""
+    from rlpost.sampling import derive_seed
+    from rollout.specs import EpisodeSpec
+
+    recipe, pool = session.recipe, session.pool
+    specs = [
+        EpisodeSpec(session.train[place], version * 1000 + place, index, derive_seed(version, place, index))
+        for place in range(recipe.batch.tasks)
+        for index in range(recipe.batch.group_size)
+    ]
+    start = pool.call(0, "status").engine["tokens"]
+    flights = pool.submit(specs)
+    wanted = len(specs) * recipe.rollout.max_new_tokens // 2
+    while pool.call(0, "status").engine["tokens"] - start < wanted:
+        time.sleep(0.005)
+    pool.call_all("update", session.learner.publish(version))
+    while any(flight.summary is None for flight in flights):
+        pool.poll(flights, 1.0)
+    return 1e3 * float(pool.call(0, "status").engine["pause_s"])
+
+
+def main() -> None:
+    """Both transports, one session each."""
+    made = parser(__doc__)
+    made.add_argument("--transports", nargs="+", default=None)
+    made.add_argument("--rounds", type=int, default=51, help="publications by ipc; a fifth of it by object store")
+    made.add_argument("--shape", default="0.5b")
+    args = made.parse_args()
+    on_gpu = args.device == "cuda"
+    sizes = (256, 128, 190) if on_gpu and not args.tiny else (16, 24, 24)
+    args.completions, args.tokens, args.prompt = sizes
+    args.dtype, args.kv_cache_gib = ("bf16", 4.0) if on_gpu else ("fp32", 0.25)
+    args.threads, args.pack, args.checkpointing = 2, 8192, "false"
+    if args.tiny:
+        args.rounds, args.shape = 10, "tiny"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if on_gpu:
+        gpu_environment()
+    results = Results("publish", args.out, {"model": args.shape})
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model_in_child(args.shape, folder / "model", args.device)
+        write_prompts(folder / "prompts.jsonl", max(64, args.completions), args.prompt)
+        for transport in args.transports or (["ipc", "object_store"] if on_gpu else ["object_store"]):
+            rounds = args.rounds if transport == "ipc" else max(4, args.rounds // 5)
+            results.attempt(transport, lambda t=transport, n=rounds: measure(t, n, folder, args))
+
+
+if __name__ == "__main__":
+    main()
