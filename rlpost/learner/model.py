@@ -63,6 +63,7 @@ def load_model(
     if policy.packs:
         probe.check(policy)
     policy.compute = compute
+    policy.alone = ranks.world == 1
     policy.offload = config.gradient_checkpointing == "offload"
     if config.lora is not None:
         lora.add_adapters(model, config.lora, seed, adapters)

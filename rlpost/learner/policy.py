@@ -37,6 +37,7 @@ class PolicyModel(nn.Module):
         padded: attention runs in padded rows, which any device and dtype can; false: in the variable-length kernel.
         offload: what the backward pass needs of the layers waits in CPU memory; meant for gradient checkpointing, where
             that is one input a layer.
+        alone: there is one rank.
     """
 
     packs = True
@@ -49,6 +50,7 @@ class PolicyModel(nn.Module):
         self.tile = tile
         self.padded = True
         self.offload = False
+        self.alone = True
         self.reading = Reading.of(model.config)
         if self.packs:
             self.model.set_attn_implementation(NAME)
@@ -91,11 +93,6 @@ class PolicyModel(nn.Module):
         names = set(getattr(self.model, "_no_split_modules", None) or ())
         return [module for module in self.model.modules() if _plain_name(module) in names]
 
-    def layers(self) -> list[nn.Module]:
-        """The decoder layers, first to last; each is gathered and freed on its own where the model is sharded."""
-        names = set(getattr(self.model, "_no_split_modules", None) or ())
-        return [module for module in self.model.modules() if _plain_name(module) in names]
-
     @property
     def has_adapters(self) -> bool:
         """Whether only adapters are trained."""
@@ -108,12 +105,23 @@ class PolicyModel(nn.Module):
     def settle(self) -> None:
         """Free what the last forward pass gathered.
 
-        FSDP2 leaves the root's weights gathered until a backward pass, and ``parameters()`` then gives those copies, in
-        the compute dtype, instead of the masters that the optimizer knows. So this is called after every pass without
-        gradient, and before weights are read by name.
+        FSDP2 leaves the root's weights gathered until a backward pass (on a single rank every layer's), and
+        ``parameters()`` then gives those copies, in the compute dtype, instead of the masters that the optimizer knows.
+        So this is called after every pass without gradient, and before weights are read by name.
         """
-        if isinstance(self, FSDPModule):
-            self.reshard()
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def more_follow(self, more: bool) -> None:
+        """Say before a backward pass whether another one of the same update follows.
+
+        On a single rank the weights then stay gathered, and gradients add up in fp32, until the last pass: both would
+        else be copied once a pass. Several ranks shard after every pass, to hold less.
+        """
+        if self.alone and isinstance(self, FSDPModule):
+            self.set_reshard_after_backward(not more)
+            self.set_requires_gradient_sync(not more)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that the optimizer sees."""

@@ -105,8 +105,9 @@ def shard(root: nn.Module, layers: Sequence[nn.Module], mesh: DeviceMesh, comput
     forward pass, so everything that touches those must happen inside it.
     """
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=True)
+    alone = mesh.size() == 1  # then gathering is a copy that saves no memory worth its time
     for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=not alone)
     fully_shard(root, mesh=mesh, mp_policy=policy)
     for module in root.modules():
         if isinstance(module, FSDPModule):

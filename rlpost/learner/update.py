@@ -84,10 +84,11 @@ class Updater:
         """
         if self.algorithm.preview and not fresh:
             self._preview(flat, members, temperature)
-        packs = self._packs(flat, members)
+        packs = self._packs(flat, members)[self.ranks.rank]
         old = torch.zeros_like(flat.advantages) if fresh and flat.old_logprobs is None else None
         sums = Sums()
-        for pack in packs[self.ranks.rank]:
+        for place, pack in enumerate(packs, start=1):
+            self.policy.more_follow(place < len(packs))
             inputs = flat.rows.inputs(pack, self.policy)
             logprobs = self._backward(flat, pack, inputs, constants, fresh, temperature, sums)
             if old is not None:

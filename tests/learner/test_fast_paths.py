@@ -18,7 +18,7 @@ DESCENT = OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0)
 
 def moved(folder: Path, compiled: bool = False, **config: Any) -> torch.Tensor:
     """What one step of two packs or more changes, flat."""
-    made = replace(setup(folder, optimizer=DESCENT, max_tokens_per_pack=60, **config), compiled=compiled)
+    made = replace(setup(folder, **{"optimizer": DESCENT, "max_tokens_per_pack": 60} | config), compiled=compiled)
     learner = Learner(made, algorithm=Clipped())
     before = weights_of(learner)
     learner.score([[1, 2, 3, 4]])
@@ -34,6 +34,15 @@ def test_checkpointing_changes_nothing(checkpointing: bool | str, tmp_path: Path
     plain = moved(folder)
     assert plain.norm() > 0
     torch.testing.assert_close(moved(folder, gradient_checkpointing=checkpointing), plain, rtol=0, atol=1e-6)
+
+
+def test_one_rank_adds_gradients_up_over_packs_as_over_one(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m", initializer_range=0.1)
+    exact = moved(folder, dtype="fp32")
+    many, one = (moved(folder, dtype="bf16", max_tokens_per_pack=tokens) for tokens in (60, 10_000))
+    assert (many - exact).norm() < 0.05 * exact.norm()  # 8 bits of every activation
+    assert (one - exact).norm() < 0.05 * exact.norm()
+    assert (many - one).norm() < 0.03 * exact.norm()
 
 
 @pytest.mark.slow
