@@ -11,7 +11,9 @@ import datetime
 import json
 import os
 import platform
+import signal
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -127,6 +129,27 @@ def device_name() -> str:
         return torch.cuda.get_device_name(0)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def call(command: list[str], limit_s: float, log: Path) -> tuple[bool, str]:
+    """Run a command within a time limit, in a session of its own; whether it ended well, and if not, why."""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            code = -1
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+    if code == -1:
+        return False, f"cut off after {limit_s:.0f} s"
+    last = log.read_text(errors="replace").strip().splitlines()[-1:] if code else []
+    return code == 0, f"exit code {code}: {' '.join(last)[:160]}"
 
 
 def model_folder(shape: str, folder: Path, device: str) -> Path:

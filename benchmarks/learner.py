@@ -13,13 +13,14 @@ times the mean, or ``padded``, the same with every row as long as the longest. E
 not).
 
 MFU counts 6 FLOPs a weight and token and 6 L² x heads x size a layer for causal attention, nothing twice: recomputation
-is the learner's own affair. Each part runs in a process of its own. Left out: rollouts.
+is the learner's own affair. Parts of one model and one way to hold it run in one process, models one after another.
+Left out: rollouts.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import json
 import sys
 import tempfile
 import time
@@ -29,15 +30,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Results, flops, median, model_folder, parser
+from benchmarks.harness import Results, call, flops, median, model_folder, parser
 
 LONGER = 5.6
 PARTS = [
-    "0.5b:rollouts", "0.5b:rollouts:compiled", "0.5b:rollouts:compiled:pack=8192:score", "1.5b:4096:compiled:profile",
-    "0.5b:4096:compiled", "0.6b:65536:checkpoint:compiled", "0.6b:65536:offload:compiled", "0.5b:skewed:compiled",
-    "0.5b:padded:compiled", "1.5b:4096", "0.5b:1024:compiled", "1.5b:1024:compiled", "0.5b:16384:compiled",
-    "1.5b:16384:compiled", "0.5b:65536:checkpoint:compiled", "1.5b:65536:checkpoint:compiled",
+    "1.5b:4096:compiled", "1.5b:1024:compiled", "1.5b:16384:compiled", "1.5b:4096:compiled:profile",
+    "0.5b:rollouts:compiled", "0.5b:rollouts:compiled:pack=8192:score", "0.5b:4096:compiled", "0.5b:1024:compiled",
+    "0.5b:16384:compiled", "0.5b:skewed:compiled", "0.5b:padded:compiled", "0.6b:65536:checkpoint:compiled",
+    "0.5b:rollouts", "0.5b:4096:profile", "0.6b:65536:offload:compiled", "1.5b:4096", "1.5b:65536:checkpoint:compiled",
+    "0.5b:65536:checkpoint:compiled",
 ]  # fmt: skip
+HELD = ("compiled", "checkpoint", "offload")
+"""Options that need a learner of their own."""
 TINY = ["tiny:rollouts", "tiny:64:checkpoint", "tiny:64:offload:score", "tiny:skewed", "tiny:padded", "tiny:64:profile"]
 
 
@@ -68,9 +72,12 @@ def batch_of(sizes: list[tuple[int, int]], vocabulary: int, step: int) -> Any:
     made = []
     for index, (prompt, length) in enumerate(sizes):
         mask = np.arange(length) >= prompt
+        tokens = rng.integers(0, vocabulary, length).astype(np.int32)
+        if index % 8 and prompt == sizes[index - 1][0]:  # as in a group of rollouts; the learner computes it once
+            tokens[:prompt] = made[-1].token_ids[:prompt]
         made.append(
             Trajectory(
-                token_ids=rng.integers(0, vocabulary, length).astype(np.int32),
+                token_ids=tokens,
                 policy_mask=mask,
                 rollout_logprobs=np.where(mask, -10.0, np.nan).astype(np.float32),
                 versions=np.where(mask, 0, -1).astype(np.int32),
@@ -90,38 +97,46 @@ def batch_of(sizes: list[tuple[int, int]], vocabulary: int, step: int) -> Any:
     return StepBatch(made, rng.normal(size=len(sizes)), groups, step, 100, len(sizes), longest)
 
 
-def measure(part: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One part: medians over the steps after the first."""
+def make_learner(group: tuple[str, ...], args: argparse.Namespace) -> Any:
+    """A learner of (shape, options)."""
     from algorithms import registry
     from rlpost.learner.batch import LearnerSetup
     from rlpost.learner.config import LearnerConfig
     from rlpost.learner.learner import Learner
 
+    shape, *how = group
+    checkpointing: Any = "offload" if "offload" in how else "checkpoint" in how
+    config = LearnerConfig(device=args.device, gradient_checkpointing=checkpointing)
+    with tempfile.TemporaryDirectory() as folder:
+        setup = LearnerSetup(model_folder(shape, Path(folder), args.device), config, compiled="compiled" in how)
+        return Learner(setup, algorithm=registry.build(registry.locate("grpo"), {}))
+
+
+def measure(part: str, learner: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """One part: medians over the steps after the first."""
+    from algorithms import registry
+
     shape, kind, *how = part.split(":")
     sizes = sequences(kind, args.tokens, args.tiny)
     longest = max(length for _, length in sizes)
     pack = next((int(one.split("=")[1]) for one in how if one.startswith("pack=")), max(16_384, longest))
-    config = LearnerConfig(
-        device=args.device,
-        max_tokens_per_pack=pack,
-        gradient_checkpointing="offload" if "offload" in how else "checkpoint" in how,
-    )
-    one_update, two_updates = (registry.build(registry.locate("grpo"), {"epochs": epochs}) for epochs in (1, 2))
-    with tempfile.TemporaryDirectory() as folder:
-        setup = LearnerSetup(model_folder(shape, Path(folder), args.device), config)
-        learner = Learner(replace(setup, compiled="compiled" in how), algorithm=one_update)
+    setup = learner.setup
+    learner.setup = replace(setup, config=setup.config.model_copy(update={"max_tokens_per_pack": pack}))
     seconds, results = steps(learner, sizes, args)
     took = median(seconds[args.warm_up :])
     real = sum(length - prompt for prompt, length in sizes) if kind == "padded" else sum(n for _, n in sizes)
     scored = sum(length - prompt for prompt, length in sizes)
-    work = flops(shape, [length for _, length in sizes], scored)
     row: dict[str, Any] = {"step_s": took, "first_s": seconds[0], "tokens": real, "tokens_per_s": real / took}
-    if "score" in how:  # a step of two updates is a scoring pass and two steps of one
-        learner._algorithm = two_updates
-        row["score_s"] = median(steps(learner, sizes, args)[0][args.warm_up :]) - 2 * took
-    if args.device == "cuda":
+    if args.device == "cuda" and kind != "rollouts":  # there prompts are shared, and FLOPs are not what is counted
+        work = flops(shape, [length for _, length in sizes], scored)
         row |= {"mfu": work / took / (args.peak_tflops * 1e12)}
+    if args.device == "cuda":
         row |= {"peak_gib": max(one["memory/learner_peak_gib"] for one in results)}
+    if "score" in how:  # a step of two updates is a scoring pass and two steps of one
+        once = learner._algorithm
+        learner._algorithm = registry.build(registry.locate("grpo"), {"epochs": 2})
+        row["score_s"] = median(steps(learner, sizes, args)[0][args.warm_up :]) - 2 * took
+        learner._algorithm = once
     if "profile" in how:
         row |= {"costliest": profile(learner, batch_of(sizes, learner.vocabulary, 99), args.device)}
     return row
@@ -161,42 +176,52 @@ def profile(learner: Any, batch: Any, device: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run each part in a process of its own."""
+    """Run each group of parts in a process of its own."""
     made = parser(__doc__)
     made.add_argument("--parts", nargs="+", default=None)
     made.add_argument("--tokens", type=int, default=65_536, help="tokens of a step")
     made.add_argument("--steps", type=int, default=5)
     made.add_argument("--warm-up", type=int, default=1)
-    made.add_argument("--seconds", type=float, default=530, help="start no further part after this")
+    made.add_argument("--seconds", type=float, default=520, help="what is not done by then is left out")
     made.add_argument("--peak-tflops", type=float, default=790, help="the device's bf16 ceiling")
-    made.add_argument("--one", help=argparse.SUPPRESS)
+    made.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = made.parse_args()
     if args.tiny:
         args.tokens, args.steps = 1024, 2
-    if args.one:
-        Results("learner-one", args.out).attempt(args.one, lambda: measure(args.one, args))
+    parts = args.parts or (TINY if args.tiny else PARTS)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for part in parts:
+        shape, _, *how = part.split(":")
+        groups.setdefault((shape, *(one for one in HELD if one in how)), []).append(part)
+    results = Results("learner", args.out, {"tokens": args.tokens})
+    if args.child:
+        ((group, parts),) = groups.items()
+        learner = make_learner(group, args)
+        for part in parts:
+            results.attempt(part, lambda part=part: measure(part, learner, args))
         return
-    results, began = Results("learner", args.out), time.monotonic()
-    for part in args.parts or (TINY if args.tiny else PARTS):
-        if time.monotonic() - began > args.seconds:
-            results.add(part=part, failed="no time left")
-            continue
-        results.attempt(part, lambda part=part: in_child(part, args))
+    ends = time.monotonic() + args.seconds
+    for number, (group, parts) in enumerate(groups.items()):
+        run_group(group, parts, args, results, args.out / f"group-{number}", ends - time.monotonic())
     compare(results)
 
 
-def in_child(part: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The row of a part measured by a process of its own."""
-    import json
-
-    command = [sys.executable, "-m", "benchmarks.learner", "--one", part, "--out", str(args.out / "parts")]
+def run_group(
+    group: tuple[str, ...], parts: list[str], args: argparse.Namespace, results: Results, out: Path, limit_s: float
+) -> None:
+    """The rows of a group, as many as there are when it ends or must end."""
+    command = [sys.executable, "-m", "benchmarks.learner", "--child", "--out", str(out), "--parts", *parts]
     for name in ("device", "tokens", "steps", "warm_up", "peak_tflops"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    ended = subprocess.run([*command, *(["--tiny"] if args.tiny else [])], capture_output=True, text=True, timeout=240)
-    if ended.returncode:
-        raise RuntimeError(ended.stderr.strip().splitlines()[-1])
-    row: dict[str, Any] = json.loads((args.out / "parts" / "learner-one.json").read_text())["rows"][0]
-    return {key: value for key, value in row.items() if key != "part"}
+    log, why = out.with_suffix(".log"), "no time was left"
+    if limit_s > 20:
+        _, why = call([*command, *(["--tiny"] if args.tiny else [])], limit_s, log)
+    found = out / "learner.json"
+    rows = json.loads(found.read_text())["rows"] if found.exists() else []
+    for row in rows:
+        results.add(**row)
+    for part in parts[len(rows) :]:
+        results.add(part=part, failed=why)
 
 
 def compare(results: Results) -> None:

@@ -49,7 +49,9 @@ def rounds(args: argparse.Namespace, config: VllmConfig) -> None:
     from vllm import LLM, SamplingParams
 
     from rollout.vllm.core import engine_arguments
+    from rollout.vllm.transfer import register
 
+    register()
     llm = LLM(**engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu"))
     tokenizer: Any = AutoTokenizer.from_pretrained(args.model)
     texts = [json.loads(line)["prompt"] for line in args.prompts.read_text().splitlines()]

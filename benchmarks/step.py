@@ -7,8 +7,8 @@ KL, one update. Contestants run one after another, each in a process of its own,
     trl:B        GRPOTrainer, vLLM colocated, per-device batch B; trl:B:ckpt with gradient checkpointing, trl:B:liger
     raw          vllm.LLM.generate on the same requests; rlpost's whole rollout phase is held against it
 
-    rlpost bench step --out DIR                                          # 8 minutes on an H100
-    rlpost bench step --out DIR --contestants rlpost trl:32 --steps 5
+    rlpost bench step --out DIR                                       # 7 minutes on an H100
+    rlpost bench step --out DIR --contestants trl:16 trl:64 trl:32:ckpt trl:32:liger
     rlpost bench step --out DIR --device cpu --completions 8 --tokens 32 --contestants rlpost trl:8
 
 Memory is the whole device's, polled through NVML, above what was in use before; ``peak_gib`` over the measured steps.
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, gpu_environment, median, parser
+from benchmarks.harness import Results, call, gpu_environment, median, parser
 from benchmarks.memory import MemoryWatch
 
 GROUP = 8
@@ -157,27 +156,6 @@ class Comparison:
             self.results.add(contestant="ratio", **ratios)
 
 
-def call(command: list[str], limit_s: float, log: Path) -> tuple[bool, str]:
-    """Run a command within a time limit, in a session of its own; whether it ended well, and if not, why."""
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            code = process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            code = -1
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-    if code == -1:
-        return False, f"cut off after {limit_s:.0f} s"
-    last = log.read_text(errors="replace").strip().splitlines()[-1:] if code else []
-    return code == 0, f"exit code {code}: {' '.join(last)[:160]}"
-
-
 def model_in_child(shape: str, folder: Path, device: str) -> Path:
     """Built in a process of its own, so that this one never holds a GPU context."""
     code = "import sys; from pathlib import Path; from benchmarks.harness import model_folder as make; "
@@ -189,13 +167,13 @@ def model_in_child(shape: str, folder: Path, device: str) -> Path:
 def main() -> None:
     """Parse, run, compare."""
     made = parser(__doc__)
-    made.add_argument("--contestants", nargs="+", default=["rlpost", "trl:32", "raw", "trl:64", "trl:16"])
+    made.add_argument("--contestants", nargs="+", default=["rlpost", "trl:32", "raw"])
     made.add_argument("--lags", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--shape", default="0.5b")
     made.add_argument("--model", help="a model folder, instead of a shape with random weights")
     made.add_argument("--dtype", default=None, choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU")
     for name, default in {
-        "completions": 256, "tokens": 256, "prompt": 190, "warm-up": 3, "steps": 6, "threads": 2, "pack": 8192,
+        "completions": 256, "tokens": 256, "prompt": 190, "warm-up": 2, "steps": 6, "threads": 2, "pack": 8192,
     }.items():  # fmt: skip
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument(
@@ -205,16 +183,14 @@ def main() -> None:
     made.add_argument(
         "--sleep", action="store_true", help="rlpost's engine sleeps while the learner works (lag 0 only)"
     )
-    made.add_argument("--limit", type=float, default=240, help="seconds a contestant may take")
+    made.add_argument("--limit", type=float, default=300, help="seconds a contestant may take")
     args = made.parse_args()
     on_gpu = args.device == "cuda"
     args.dtype = args.dtype or ("bf16" if on_gpu else "fp32")
     args.kv_cache_gib = args.kv_cache_gib or (4.0 if on_gpu else 0.25)
     if args.tiny:
         args.completions, args.tokens, args.prompt, args.steps, args.warm_up = 16, 8, 24, 2, 1
-        args.contestants = (
-            ["rlpost", "trl:16", "raw"] if args.contestants == made.get_default("contestants") else args.contestants
-        )
+        args.contestants = [name.replace("trl:32", "trl:16") for name in args.contestants]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if on_gpu:
         gpu_environment()
