@@ -33,7 +33,12 @@ def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace)
     recipe, run = folder / "recipe.yaml", folder / f"run-{transport}"
     run.mkdir()
     values = vars(args) | {"model": folder / "model", "prompts": folder / "prompts.jsonl", "group": GROUP}
-    values |= {"here": Path(__file__).resolve().parent, "tasks": args.completions // GROUP, "sleep": "false"}
+    values |= {
+        "here": Path(__file__).resolve().parent,
+        "tasks": args.completions // GROUP,
+        "sleep": "false",
+        "run_steps": 10,
+    }
     recipe.write_text(RECIPE.format(**values, context=args.prompt + args.tokens + 8))
     loaded = Recipe.load(recipe, [f"sync.transport={transport}"])
     with Progress(total_steps=0) as progress, open_session(loaded, RunFolder(run), progress) as session:

@@ -32,7 +32,7 @@ from benchmarks.memory import MemoryWatch
 
 GROUP = 8
 RECIPE = """
-steps: 1000
+steps: {run_steps}
 model: {{path: {model}}}
 env:
   name: envs.single_turn:SingleTurn
@@ -98,6 +98,7 @@ class Comparison:
             recipe = self.folder / "recipe.yaml"
             here, tasks = Path(__file__).resolve().parent, args.completions // GROUP
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
+            values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
             recipe.write_text(RECIPE.format(**values))
             script = ["benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
@@ -183,6 +184,7 @@ def main() -> None:
     made.add_argument(
         "--sleep", action="store_true", help="rlpost's engine sleeps while the learner works (lag 0 only)"
     )
+    made.add_argument("--eager", action="store_true", help="rlpost's learner is not compiled")
     made.add_argument("--limit", type=float, default=300, help="seconds a contestant may take")
     args = made.parse_args()
     on_gpu = args.device == "cuda"
