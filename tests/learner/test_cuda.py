@@ -64,7 +64,7 @@ def test_long_sequences_give_the_numbers_of_the_variable_length_kernel(window: i
 
 def test_a_pack_is_computed_without_waiting_for_the_gpu(tmp_path: Path) -> None:
     learner = Learner(setup(tiny_folder(tmp_path / "m", hidden=128), device="cuda", dtype="bf16"), algorithm=Clipped())
-    rows = Rows.of([np.arange(40, dtype=np.int32)] * 3, [np.ones(40, dtype=bool)] * 3)
+    rows = Rows.of(learner.policy.reading, [np.arange(40, dtype=np.int32)] * 3, [np.ones(40, dtype=bool)] * 3)
     for mode in ("default", "error"):  # the first round compiles kernels and gathers weights
         torch.cuda.set_sync_debug_mode(mode)
         try:
