@@ -38,7 +38,7 @@ def phase(session: Session, lag: int, first: int, count: int, out: TextIO) -> in
     controller = Controller(dataclasses.replace(session, loaded=loaded), metrics, rollouts)
     for step in range(first, first + count):
         began = time.time()
-        controller._step(step)  # Controller.train would also save checkpoints
+        controller.step(step)
         row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         out.write(json.dumps({"lag_asked": lag, "began": began, "ended": time.time()} | row) + "\n")
         out.flush()
