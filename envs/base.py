@@ -70,9 +70,10 @@ class Env:
         **options: the recipe's ``env.options``; a subclass names the ones it takes.
     """
 
-    blocking: ClassVar[bool] = True
-    """False promises that no method waits for anything or runs longer than about a millisecond. Plain ``def`` methods
-    are then called straight on the rollout worker's event loop: ten times cheaper than a thread, but no deadline."""
+    blocking: ClassVar[bool | frozenset[str]] = True
+    """True: any method may block. False, or the names of those that may, promises that the others wait for nothing and
+    run no longer than about a millisecond (the constructor counts as ``start``). Plain ``def`` methods are then called
+    straight on the rollout worker's event loop: ten times cheaper than a thread, but no deadline."""
 
     def __init__(self, task: Task, seed: int, **options: Any) -> None:
         self.task = task

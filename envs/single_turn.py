@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from envs.base import EnvError, Message, Score, Task
 from envs.one_answer import OneAnswer
@@ -32,6 +32,8 @@ class SingleTurn(OneAnswer):
         EnvError: a column that ``prompt`` or ``template`` names is missing, or is neither text nor messages.
         RewardError: the reward function cannot be loaded, raised, or returned no finite number.
     """
+
+    blocking: ClassVar[frozenset[str]] = frozenset({"score"})
 
     def __init__(
         self,

@@ -8,12 +8,14 @@ a default system prompt need no care. Left out: tools, images, and any table of 
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from envs.base import Message
+from rollout.engine import END_STRIDE
 from rollout.truncate import truncate
 
 TURN_MARK = "TURN7f3a91MARK"
@@ -38,6 +40,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, observation_tokens: int = 1024) -> None:
         self._tokenizer = tokenizer
         self._observation_tokens = observation_tokens
+        self._checks: dict[tuple[str, ...], Callable[[Sequence[int]], bool]] = {}
         self._backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         if self._backend is not None:  # limits that a tokenizer file brings along
             self._backend.no_truncation()
@@ -85,6 +88,25 @@ class ChatFormat:
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
         return self._decode(ids)
+
+    def stop_check(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+        """Whether sampled ids have come to one of the ``stop`` texts within their last ``END_STRIDE`` tokens, as an
+        engine's request asks; None where there is no such text."""
+        if not stop:
+            return None
+        if tuple(stop) not in self._checks:
+            self._checks[tuple(stop)] = self._new_stop_check(tuple(stop))
+        return self._checks[tuple(stop)]
+
+    def _new_stop_check(self, stop: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
+        tokenizer = copy.deepcopy(self._tokenizer)  # it is asked on another thread than this format
+        reach = END_STRIDE + max(len(text.encode()) for text in stop)  # a token is at least a byte
+
+        def ends(token_ids: Sequence[int]) -> bool:
+            tail = str(tokenizer.decode(list(token_ids[-reach:]), clean_up_tokenization_spaces=False))
+            return any(text in tail for text in stop)
+
+        return ends
 
     def shorten(self, observation: str) -> str:
         """The observation, cut to the budget."""
@@ -215,6 +237,11 @@ class PlainFormat(ChatFormat):
     def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
         """See ChatFormat."""
         return self._encode_around(self._separator, self.shorten(observation), self._separator)
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the ``stop`` texts in it."""
+    return text[: min((place for place in map(text.find, stop) if place >= 0), default=len(text))]
 
 
 def load_format(

@@ -6,6 +6,7 @@ sampled from. Many requests run at once; each is free of the others. Left out: t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.weight_update import WeightUpdate
+
+END_STRIDE = 8
+"""Tokens sampled between two questions to a request's ``ends``: decoding text a token would cost as much as a step."""
 
 
 class EngineError(RuntimeError):
@@ -31,6 +35,9 @@ class SampleRequest:
         seed: seed of this request's own random draws, or None.
         order: where this request stands among those of its step; requests are admitted in this order in
             deterministic mode.
+        logprobs: whether the sample's log-probabilities are wanted; evaluation does without and is a little faster.
+        ends: asked now and then about the ids sampled so far (at least every ``END_STRIDE`` of them, on a thread of the
+            engine's); where it says yes the request is over as if a stop token had been sampled.
     """
 
     id: str
@@ -39,6 +46,8 @@ class SampleRequest:
     temperature: float = 1.0
     seed: int | None = None
     order: int = 0
+    logprobs: bool = True
+    ends: Callable[[Sequence[int]], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +56,9 @@ class Sample:
 
     Attributes:
         token_ids: (n,) int32, the stop token included where one was sampled.
-        logprobs: (n,) float32 under the distribution sampled from.
+        logprobs: (n,) float32 under the distribution sampled from; NaN where they were not asked for.
         versions: (n,) int32, version of the weights that sampled each token.
-        stopped: true where a stop token ended it, false where ``max_tokens`` did.
+        stopped: true where a stop token (or ``ends``) ended it, false where ``max_tokens`` did.
         aborted: true where ``abort`` ended it.
         commit_steps: (n,) int32, of a diffusion engine: the step of the request that kept each token; else None.
     """

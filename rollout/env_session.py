@@ -54,11 +54,15 @@ def _way(env_class: type[Env], method: str) -> Way:
     if inspect.iscoroutinefunction(function):
         return "loop"
     trivial = method in ("close", "metrics") and function is getattr(Env, method)
-    return "inline" if trivial or not env_class.blocking else "thread"
+    blocking = env_class.blocking
+    blocks = blocking if isinstance(blocking, bool) else method in blocking
+    return "thread" if blocks and not trivial else "inline"
 
 
 def _way_to_build(env_class: type[Env]) -> Way:
     """A constructor is called on the environment's thread where it has one."""
+    if not isinstance(env_class.blocking, bool):
+        return _way(env_class, "start")
     ways = {_way(env_class, method) for method in ("start", "step", "score", "metrics", "close")}
     return "thread" if "thread" in ways else "inline"
 

@@ -11,9 +11,11 @@ import asyncio
 import hashlib
 import itertools
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from reward.score import Score
-from rollout.chat import ChatError, ChatFormat
+from rollout.chat import ChatError, ChatFormat, cut
 from rollout.config import RolloutConfig
 from rollout.engine import Engine, EngineError, Sample, SampleRequest
 from rollout.env_session import EnvFactory, EnvSession
@@ -69,11 +71,17 @@ async def play(
     spec: EpisodeSpec,
     threads: EnvThreads,
     control: EpisodeControl | None = None,
+    stop: Sequence[str] = (),
+    logprobs: bool = True,
 ) -> Trajectory:
     """Play one episode to its end.
 
     The environment's ``score`` is also asked for when a limit cut the episode off; ``close`` is called in every case.
     Where the last turn ran into its token budget the stop reason is TOKEN_LIMIT, whatever else ended the episode.
+
+    Args:
+        stop: texts that end a turn; what was sampled from the first of them on does not reach the environment.
+        logprobs: whether sampled tokens must come with their log-probabilities.
 
     Returns:
         The trajectory. Of an episode that failed or was called off, ``reward`` is NaN and ``error`` says why; the
@@ -81,24 +89,25 @@ async def play(
     """
     control = control or EpisodeControl(spec)
     began = time.monotonic()
-    tape = Tape()
+    tape = Tape(scored=logprobs)
+    turns = _Turns(engine, chat, control, tape, tuple(stop), logprobs)
     score: Score | None = None
     metrics: dict[str, float] = {}
     error = ""
     env = EnvSession(factory, spec.task, spec.seed, config.deadline_s, threads, control.cut)
     try:
-        stop = await _converse(env, engine, chat, config, control, tape)
+        ended = await _converse(env, turns, config)
         control.enter("env.score")
         score, metrics = await env.score(), await env.metrics()
     except EpisodeFault as fault:
-        stop, error, score = fault.stop, str(fault), None
+        ended, error, score = fault.stop, str(fault), None
     except ChatError as fault:
-        stop, error = StopReason.ENV_FAILED, f"messages of {factory.name}, task '{spec.task.id}': {fault}"
+        ended, error = StopReason.ENV_FAILED, f"messages of {factory.name}, task '{spec.task.id}': {fault}"
     finally:
         wall_s = time.monotonic() - began
         control.enter("env.close")
         await env.close()
-    return record(spec, tape, stop, score, metrics, error, wall_s)
+    return record(spec, tape, ended, score, metrics, error, wall_s)
 
 
 def record(
@@ -135,10 +144,57 @@ def record(
     )
 
 
-async def _converse(
-    env: EnvSession, engine: Engine, chat: ChatFormat, config: RolloutConfig, control: EpisodeControl, tape: Tape
-) -> StopReason:
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """What sampling a turn of one episode takes."""
+
+    engine: Engine
+    chat: ChatFormat
+    control: EpisodeControl
+    tape: Tape
+    stop: tuple[str, ...]
+    logprobs: bool
+
+    async def sample(self, turn: int, budget: int) -> tuple[str, bool]:
+        """One turn, put on the tape; its text for the environment, and whether it came to an end within the budget."""
+        request = self._request(turn, budget)
+        if self.control.cut.done():
+            raise EpisodeFault(StopReason.CANCELLED, "")
+        self.control.enter(f"engine, turn {turn + 1}", (self.engine, request.id))
+        try:
+            sample = await self.engine.generate(request)
+            text, sample = self._cut(sample)
+            self.tape.add_sample(sample)
+        except EngineError as error:
+            raise EpisodeFault(StopReason.ENGINE_FAILED, str(error)) from error
+        except Exception as error:
+            raise EpisodeFault(StopReason.ENGINE_FAILED, f"{type(error).__name__}: {error}") from error
+        if sample.aborted or self.control.cut.done():
+            raise EpisodeFault(StopReason.CANCELLED, "")
+        return text, sample.stopped
+
+    def _request(self, turn: int, budget: int) -> SampleRequest:
+        spec = self.control.spec
+        return SampleRequest(
+            id=f"{next(_request_numbers)}:group {spec.group_id}, episode {spec.index}, turn {turn + 1}",
+            token_ids=list(self.tape.token_ids),
+            max_tokens=budget,
+            temperature=0.0 if spec.greedy else spec.temperature,
+            seed=turn_seed(spec.seed, turn),
+            order=spec.order,
+            logprobs=self.logprobs,
+            ends=self.chat.stop_check(self.stop),
+        )
+
+    def _cut(self, sample: Sample) -> tuple[str, Sample]:
+        whole = self.chat.decode(sample.token_ids.tolist())
+        text = cut(whole, self.stop)
+        return text, sample if len(text) == len(whole) else replace(sample, stopped=True)
+
+
+async def _converse(env: EnvSession, turns: _Turns, config: RolloutConfig) -> StopReason:
     """Take turns until something ends the episode; the tape then ends with the policy's last token."""
+    tape, chat, control = turns.tape, turns.chat, turns.control
     control.enter("env.start")
     tape.add_context(chat.opening(await env.start()))
     if len(tape) >= config.max_context:
@@ -148,44 +204,17 @@ async def _converse(
             f"{config.max_context}, which leaves nothing to sample",
         )
     for turn in range(config.max_turns):
-        budget = min(config.max_new_tokens, config.max_context - len(tape))
-        sample = await _sample(engine, control, tape, turn, budget)
+        text, stopped = await turns.sample(turn, min(config.max_new_tokens, config.max_context - len(tape)))
         control.enter(f"env.step, turn {turn + 1}")
-        observation = await env.step(chat.decode(sample.token_ids.tolist()))
+        observation = await env.step(text)
         if observation.done or turn + 1 == config.max_turns:
             ended = StopReason.DONE if observation.done else StopReason.TURN_LIMIT
-            return ended if sample.stopped else StopReason.TOKEN_LIMIT
+            return ended if stopped else StopReason.TOKEN_LIMIT
         following = chat.continuation(observation.text, tape.token_ids[-1])
         if len(tape) + len(following) >= config.max_context:
             break
         tape.add_context(following)
     return StopReason.TOKEN_LIMIT
-
-
-async def _sample(engine: Engine, control: EpisodeControl, tape: Tape, turn: int, budget: int) -> Sample:
-    """One turn, put on the tape."""
-    spec = control.spec
-    request = SampleRequest(
-        id=f"{next(_request_numbers)}:group {spec.group_id}, episode {spec.index}, turn {turn + 1}",
-        token_ids=list(tape.token_ids),
-        max_tokens=budget,
-        temperature=0.0 if spec.greedy else spec.temperature,
-        seed=turn_seed(spec.seed, turn),
-        order=spec.order,
-    )
-    if control.cut.done():
-        raise EpisodeFault(StopReason.CANCELLED, "")
-    control.enter(f"engine, turn {turn + 1}", (engine, request.id))
-    try:
-        sample = await engine.generate(request)
-        tape.add_sample(sample)
-    except EngineError as error:
-        raise EpisodeFault(StopReason.ENGINE_FAILED, str(error)) from error
-    except Exception as error:
-        raise EpisodeFault(StopReason.ENGINE_FAILED, f"{type(error).__name__}: {error}") from error
-    if sample.aborted or control.cut.done():
-        raise EpisodeFault(StopReason.CANCELLED, "")
-    return sample
 
 
 def turn_seed(episode_seed: int, turn: int) -> int:

@@ -30,6 +30,7 @@ class EpisodeSpec:
         temperature: sampling temperature, > 0.
         greedy: take the most likely token instead (evaluation only).
         order: where the episode stands among those of its step; admitted to the engine in this order.
+        setting: key of ``WorkerSetup.settings``; empty: the worker's own.
     """
 
     task: Task
@@ -39,6 +40,25 @@ class EpisodeSpec:
     temperature: float = 1.0
     greedy: bool = False
     order: int = 0
+    setting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an episode is played in; a worker may serve several, as an evaluation of several benchmarks asks for.
+
+    Attributes:
+        env: the Env class; ``env_options``: its keyword arguments.
+        config: the bounds of an episode, and the chat format.
+        stop: texts that end a turn; the environment sees the turn up to the first of them.
+        logprobs: whether the log-probabilities of sampled tokens are wanted.
+    """
+
+    env: Plugin
+    config: RolloutConfig
+    env_options: dict[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    logprobs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +74,7 @@ class WorkerSetup:
         trust_remote_code: whether Python code that comes with the tokenizer may run.
         deterministic: lock-step sampling: ``begin`` is called before a step's episodes are sent.
         worker: number of this worker, for messages.
+        settings: what episodes that name a setting are played in.
     """
 
     model_folder: str
@@ -65,6 +86,7 @@ class WorkerSetup:
     trust_remote_code: bool = False
     deterministic: bool = False
     worker: int = 0
+    settings: dict[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

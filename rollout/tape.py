@@ -15,12 +15,16 @@ from rollout.trajectory import Turn
 class Tape:
     """What was put before the policy and what it sampled, in one contiguous sequence of T tokens.
 
+    Args:
+        scored: whether every sampled token must come with its log-probability.
+
     Attributes:
         token_ids: T ids so far.
         turns: the assistant turns so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scored: bool = True) -> None:
+        self._scored = scored
         self.token_ids: list[int] = []
         self.turns: list[Turn] = []
         self._samples: list[Sample] = []
@@ -46,7 +50,7 @@ class Tape:
             )
         if count == 0 and not sample.aborted:
             raise EngineError("the engine sampled no token and did not say why")
-        if not (np.isfinite(sample.logprobs).all() and np.all(sample.logprobs <= 1e-5)):
+        if self._scored and not (np.isfinite(sample.logprobs).all() and np.all(sample.logprobs <= 1e-5)):
             raise EngineError(
                 "a sampled token's log-probability is not finite or above zero: are the weights sound? "
                 f"(the {count} tokens' log-probs span {sample.logprobs.min()} to {sample.logprobs.max()})"

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from envs.base import Env
-from reward.plugins import PluginError
-from rollout.chat import load_format
+from reward.plugins import Plugin, PluginError
+from rollout.chat import ChatFormat, load_format
 from rollout.engine import Engine, ProbeResult
 from rollout.env_session import EnvFactory
 from rollout.env_threads import EnvThreads
 from rollout.episode import EpisodeControl, play, record
 from rollout.gate import OrderedGate
-from rollout.specs import EpisodeSpec, Summary, WorkerSetup, WorkerStatus, summarize
+from rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup, WorkerStatus, summarize
 from rollout.tape import Tape
 from rollout.trajectory import StopReason, Trajectory
 from rollout.weight_update import WeightUpdate
@@ -58,6 +59,23 @@ class CountingEngine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A setting, ready to play in."""
+
+    setting: Setting
+    factory: EnvFactory
+    chat: ChatFormat
+
+    @classmethod
+    def of(cls, setting: Setting, setup: WorkerSetup) -> _Place:
+        config = setting.config
+        chat = load_format(
+            setup.model_folder, config.chat, config.observation_tokens, config.separator, setup.trust_remote_code
+        )
+        return cls(setting, EnvFactory(_env_class(setting.env), setting.env_options), chat)
+
+
 class RolloutWorker:
     """Plays episodes against its own engine.
 
@@ -71,16 +89,15 @@ class RolloutWorker:
     def __init__(self, setup: WorkerSetup) -> None:
         config = setup.config
         self._setup = setup
-        self._chat = load_format(
-            setup.model_folder, config.chat, config.observation_tokens, config.separator, setup.trust_remote_code
-        )
-        self._factory = EnvFactory(_env_class(setup), setup.env_options)
+        own = Setting(setup.env, config, setup.env_options)
+        self._places = {name: _Place.of(setting, setup) for name, setting in {"": own, **setup.settings}.items()}
         self._threads = EnvThreads()
         # Lock-step sampling waits for all episodes of the step, so none of them may wait for a place.
         self._gate = OrderedGate(sys.maxsize if setup.deterministic else config.max_concurrent)
         self._controls: list[EpisodeControl] = []
         self._played = 0
-        options = {"stop_token_ids": self._chat.stop_token_ids, **setup.engine_options}
+        stops = sorted({token for place in self._places.values() for token in place.chat.stop_token_ids})
+        options = {"stop_token_ids": stops, **setup.engine_options}
         self._engine: Engine = setup.engine.load()(**options)
 
     async def run(self, spec: EpisodeSpec) -> tuple[Summary, Trajectory]:
@@ -105,8 +122,18 @@ class RolloutWorker:
         if not await self._gate.enter(control.spec.order, control.cut):
             return record(control.spec, Tape(), StopReason.CANCELLED)
         try:
+            place = self._places[control.spec.setting]
+            setting = place.setting
             return await play(
-                self._factory, self._engine, self._chat, self._setup.config, control.spec, self._threads, control
+                place.factory,
+                self._engine,
+                place.chat,
+                setting.config,
+                control.spec,
+                self._threads,
+                control,
+                setting.stop,
+                setting.logprobs,
             )
         finally:
             self._gate.leave()
@@ -163,8 +190,8 @@ class RolloutWorker:
         await self._engine.close()
 
 
-def _env_class(setup: WorkerSetup) -> type[Env]:
-    env_class = setup.env.load()
+def _env_class(env: Plugin) -> type[Env]:
+    env_class = env.load()
     if not (isinstance(env_class, type) and issubclass(env_class, Env)):
-        raise PluginError(f"env.name: '{setup.env.target}' is not a class derived from envs.base.Env")
+        raise PluginError(f"env.name: '{env.target}' is not a class derived from envs.base.Env")
     return env_class

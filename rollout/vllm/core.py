@@ -88,6 +88,7 @@ class VllmCore:
         seed: int | None,
         stop_token_ids: Sequence[int] = (),
         score_prompt: bool = False,
+        logprobs: bool = True,
     ) -> None:
         """Queue a request. With ``score_prompt`` its first output also has the log-probabilities of ``token_ids``.
 
@@ -99,7 +100,7 @@ class VllmCore:
             temperature=temperature,
             seed=seed if self._seeded else None,
             stop_token_ids=list(stop_token_ids),
-            logprobs=0,  # of the sampled token alone
+            logprobs=0 if logprobs else None,  # 0: of the sampled token alone
             prompt_logprobs=0 if score_prompt else None,
             detokenize=False,
         )

@@ -186,7 +186,13 @@ class StepLoop:
             request = sampling.request
             self._core_ids[request.id] = core_id
             self._core.add(
-                core_id, request.token_ids, request.max_tokens, request.temperature, request.seed, self._stop_token_ids
+                core_id,
+                request.token_ids,
+                request.max_tokens,
+                request.temperature,
+                request.seed,
+                self._stop_token_ids,
+                logprobs=request.logprobs,
             )
             self._running[core_id] = sampling
 
@@ -212,6 +218,8 @@ class StepLoop:
             self.cached_tokens += output.prefill_stats.num_cached_tokens
         self.tokens += sampling.absorb(output, self.version)
         if output.finish_reason is None:
+            if sampling.ended():
+                self._drop(sampling.request.id).finish(stopped=True)
             return
         del self._running[output.request_id]
         del self._core_ids[sampling.request.id]
@@ -223,16 +231,18 @@ class StepLoop:
     def _abort(self, request_id: str) -> None:
         if request_id not in self._core_ids:
             return
+        self._drop(request_id).finish(stopped=False, aborted=True)
+
+    def _drop(self, request_id: str) -> Sampling:
+        """Take a request out before its end."""
         core_id = self._core_ids.pop(request_id)
         if core_id is not None:
             self._core.abort([core_id])
-            sampling = self._running.pop(core_id)
-        else:
-            entry = next(entry for entry in self._waiting if entry[2].request.id == request_id)
-            self._waiting.remove(entry)
-            heapq.heapify(self._waiting)
-            sampling = entry[2]
-        sampling.finish(stopped=False, aborted=True)
+            return self._running.pop(core_id)
+        entry = next(entry for entry in self._waiting if entry[2].request.id == request_id)
+        self._waiting.remove(entry)
+        heapq.heapify(self._waiting)
+        return entry[2]
 
     def _add_probe(
         self, token_ids: list[list[int]], temperature: float, seed: int, future: Future[ProbeResult]

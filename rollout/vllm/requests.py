@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from vllm.v1.engine import EngineCoreOutput
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rollout.engine import END_STRIDE, EngineError, ProbeResult, Sample, SampleRequest
 
 
 class Sampling:
@@ -30,16 +30,23 @@ class Sampling:
         """Add the tokens of one engine step, sampled by ``version``; how many they are."""
         new = output.new_token_ids
         if new:
-            assert output.new_logprobs is not None, "vLLM gave a token without its log-probability"
             self._token_ids.extend(new)
-            self._logprobs.extend(sampled_logprobs(output))
+            if self.request.logprobs:
+                assert output.new_logprobs is not None, "vLLM gave a token without its log-probability"
+                self._logprobs.extend(sampled_logprobs(output))
             self._versions.extend([version] * len(new))
         return len(new)
 
+    def ended(self) -> bool:
+        """Whether the request itself says that it is over, asked every END_STRIDE tokens."""
+        ends = self.request.ends
+        return ends is not None and len(self._token_ids) % END_STRIDE == 0 and ends(self._token_ids)
+
     def finish(self, stopped: bool, aborted: bool = False) -> None:
         """Hand over the sample, or an EngineError where the model's output was not a distribution."""
-        logprobs = np.array(self._logprobs, dtype=np.float32)
-        if not np.isfinite(logprobs).all():
+        count = len(self._token_ids)
+        logprobs = np.array(self._logprobs if self.request.logprobs else [np.nan] * count, dtype=np.float32)
+        if self.request.logprobs and not np.isfinite(logprobs).all():
             version = self._versions[-1]
             self.fail(f"the model's log-probabilities are not finite at weights version {version}: training diverged")
             return
