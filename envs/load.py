@@ -1,12 +1,14 @@
 """Tasks from a file or a Hugging Face data set: one row, one task.
 
-JSON Lines, JSON (a list of objects) and Parquet, the first two also gzipped. Left out: prompts and rewards (what a row
-means is the environment's business), streaming, and images.
+JSON Lines, JSON (a list of objects), CSV and Parquet, the first three also gzipped. Left out: prompts and rewards
+(what a row means is the environment's business), streaming, and images.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 from envs.base import EnvError, Task
 
 ID_COLUMNS = ("id", "task_id")
+_FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, for messages, and its columns."""
@@ -28,8 +31,8 @@ def load_tasks(source: str | Path, split: str = "train") -> list[Task]:
     ``scenario``, ``difficulty`` and ``source``, where there, also fill the task's fields of these names.
 
     Args:
-        source: path of a ``.jsonl``, ``.json`` (also ``.gz``) or ``.parquet`` file, or the name of a Hugging Face data
-            set, ``owner/name`` or ``owner/name:configuration``.
+        source: path of a ``.jsonl``, ``.json``, ``.csv`` (these also ``.gz``) or ``.parquet`` file, or the name of a
+            Hugging Face data set, ``owner/name`` or ``owner/name:configuration``.
         split: which split of a Hugging Face data set.
 
     Raises:
@@ -90,9 +93,9 @@ def _word(value: Any) -> str:
 
 
 def _format(path: Path) -> str:
-    """``jsonl``, ``json`` or ``parquet`` by the file's name, or nothing."""
+    """``jsonl``, ``json``, ``csv`` or ``parquet`` by the file's name, or nothing."""
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    return suffixes[-1][1:] if suffixes and suffixes[-1] in (".jsonl", ".json", ".parquet") else ""
+    return suffixes[-1][1:] if suffixes and suffixes[-1] in _FORMATS else ""
 
 
 def _file_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
@@ -102,10 +105,12 @@ def _file_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
             yield from _jsonl_rows(path, on_broken)
         elif kind == "json":
             yield from _json_rows(path, on_broken)
+        elif kind == "csv":
+            yield from _csv_rows(path, on_broken)
         elif kind == "parquet":
             yield from _parquet_rows(path)
         else:
-            raise EnvError(f"{path}: not a .jsonl, .json (these also .gz) or .parquet file")
+            raise EnvError(f"{path}: not a .jsonl, .json, .csv (these also .gz) or .parquet file")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise EnvError(f"cannot read {path}: {error}") from error
 
@@ -146,6 +151,19 @@ def _json_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
             yield where, row
         else:
             on_broken(f"{where}: an object is wanted, this is {type(row).__name__}")
+
+
+def _csv_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
+    lines = csv.DictReader(io.StringIO(_read(path)), strict=True)
+    try:
+        for row in lines:
+            where = f"{path}, line {lines.line_num}"
+            if None in row or None in row.values():
+                on_broken(f"{where}: not as many fields as the first line has")
+            else:
+                yield where, row
+    except csv.Error as error:
+        raise EnvError(f"{path}, line {lines.line_num}: not CSV: {error}") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

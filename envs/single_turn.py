@@ -59,8 +59,8 @@ class SingleTurn(OneAnswer):
         return messages
 
     def score(self) -> Score:
-        """What the reward function says of the answer; in the columns it is given, ``prompt`` is what was asked."""
-        return self._reward(self.answer, {**self.task.data, "prompt": self._asked()}, self.task.id)
+        """What the reward function says of the answer; where the row has no column ``prompt``, it is what was asked."""
+        return self._reward(self.answer, {"prompt": self._asked(), **self.task.data}, self.task.id)
 
     def _asked(self) -> str | list[Message]:
         row = self.task.data

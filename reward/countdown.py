@@ -41,7 +41,8 @@ def score(completion: str, numbers: Sequence[int], target: int) -> Score:
     answer = last_answer(completion)
     exact = answer is not None and _solves(answer, numbers, target)
     reward = 1.0 if exact else FORMAT_REWARD if answer is not None else 0.0
-    return Score(reward, {"exact": float(exact), "answered": float(answer is not None)}, success=exact)
+    parts = {"exact": float(exact), "answered": float(answer is not None)}
+    return Score(reward, parts, success=exact, answer=answer or "")
 
 
 def reward(completion: str, task: Mapping[str, Any]) -> Score:

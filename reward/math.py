@@ -21,6 +21,7 @@ _JUDGE = Path(__file__).with_name("math_judge.py").read_text()
 _TRIAL = r"""
 assert judge(r"\boxed{\frac12}", "0.5") and judge("It is 7.", "7") and not judge("#### 3", "4")
 """
+_LONGEST_ANSWER = 200  # characters kept of what was found, for the log and for majority votes
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,7 @@ def verify(answer: str, gold: str) -> bool:
         RewardError: ``gold`` is empty.
         SandboxError: the child cannot be started.
     """
-    return _judged(answer, gold)[0]
+    return _judged(answer, gold).solved
 
 
 def score(completion: str, task: Mapping[str, Any]) -> Score:
@@ -50,8 +51,7 @@ def score(completion: str, task: Mapping[str, Any]) -> Score:
     Raises:
         RewardError: neither column is there, or the reference is empty.
     """
-    right, given_up = _judged(completion, str(column(task, "answer", "solution")))
-    return Score(float(right), {"unjudged": float(given_up)})
+    return _judged(completion, str(column(task, "answer", "solution")))
 
 
 def gsm8k(completion: str, task: Mapping[str, Any]) -> Score:
@@ -64,21 +64,19 @@ def gsm8k(completion: str, task: Mapping[str, Any]) -> Score:
     _, mark, number = solution.rpartition("####")
     if not mark:
         raise RewardError(f"column 'answer' has no '####', as GSM8K's has: {solution[:80]!r}")
-    right, given_up = _judged(completion, number.strip())
-    return Score(float(right), {"unjudged": float(given_up)})
+    return _judged(completion, number.strip())
 
 
-def _judged(answer: str, gold: str) -> tuple[bool, bool]:
-    """(right, given up)."""
+def _judged(answer: str, gold: str) -> Score:
     if not gold.strip():
         raise RewardError("the reference answer is empty")
     with _judges.lend() as session:
-        outcome = session.execute(f"print(judge({answer!r}, {gold!r}))")
-    said = outcome.stdout.strip()
-    if outcome.ok and said in ("True", "False"):
-        return said == "True", False
+        outcome = session.execute(f"print(*judge_and_name({answer!r}, {gold!r}))")
+    right, _, named = outcome.stdout.removesuffix("\n").partition(" ")
+    if outcome.ok and right in ("True", "False"):
+        return Score(float(right == "True"), {"unjudged": 0.0}, answer=named[:_LONGEST_ANSWER])
     _log.info("math-verify gave up on an answer: %s %s", outcome.reason, outcome.detail or outcome.stderr[-200:])
-    return False, True
+    return Score(0.0, {"unjudged": 1.0})
 
 
 def _new_judge() -> Session:

@@ -24,12 +24,19 @@ _ANYWHERE = [LatexExtractionConfig(), ExprExtractionConfig()]
 
 def judge(answer: str, gold: str) -> bool:
     """Whether the answer that a text comes to equals the reference."""
+    return judge_and_name(answer, gold)[0]
+
+
+def judge_and_name(answer: str, gold: str) -> tuple[bool, str]:
+    """The verdict, and the answer that was found in one way of writing; empty where none was found."""
     named = named_answer(answer)
     if named is not None and _tidy(named) == _tidy(gold) != "":
-        return True
+        return True, _tidy(named)
     expected = _parsed(gold)
     found = _parsed(named) if named is not None else parse(answer[-_TAIL:], _ANYWHERE, parsing_timeout=None)
-    return bool(verify(list(expected), list(found), timeout_seconds=None))
+    right = bool(verify(list(expected), list(found), timeout_seconds=None))
+    text = named if named is not None else next((item for item in found if isinstance(item, str)), "")
+    return right, _tidy(text).encode(errors="replace").decode()
 
 
 def named_answer(text: str) -> str | None:

@@ -21,6 +21,8 @@ class Score:
         reward: the scalar that training maximises; must be finite.
         parts: named contributions shown in the rollout log, e.g. ``{"format": 0.1}``.
         success: whether the task was solved. ``None`` means "reward >= 1".
+        answer: what the text was taken to answer, where that is a thing that answers can agree on (a majority vote
+            counts these); empty where there is none.
 
     Raises:
         RewardError: ``reward`` is NaN or infinite.
@@ -29,6 +31,7 @@ class Score:
     reward: float
     parts: dict[str, float] = field(default_factory=dict)
     success: bool | None = None
+    answer: str = ""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.reward):

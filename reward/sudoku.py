@@ -38,7 +38,7 @@ def score(completion: str, puzzle: Any, solution: Any) -> Score:
     share = sum(filled[place] == wanted[place] for place in empty) / len(empty)
     exact = filled == wanted
     parts = {"cells": share, "exact": float(exact), "answered": float(answer is not None)}
-    return Score(share, parts, success=exact)
+    return Score(share, parts, success=exact, answer=filled if answer is not None else "")
 
 
 def reward(completion: str, task: Mapping[str, Any]) -> Score:

@@ -1,7 +1,7 @@
-"""The command line: train, explain, view, bench, doctor. Reads arguments, turns faults into words and exit codes.
+"""The command line: train, eval, explain, view, bench, doctor. Reads arguments, turns faults into words and exit codes.
 
 Exit codes: 0 done; 1 the run could not go on; 2 the recipe or the arguments are wrong and nothing was started;
-130 interrupted. Heavy imports happen inside the commands, so that mistakes are answered at once. Left out: eval.
+130 interrupted. Heavy imports happen inside the commands, so that mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ def _fail(message: object, code: int) -> NoReturn:
 @contextlib.contextmanager
 def _faults_in_words() -> Iterator[None]:
     """Recipe mistakes exit 2, faults of the run 1, Ctrl-C 130; anything else is a bug and keeps its traceback."""
+    from rlpost.eval.benchmark import EvalError
     from rlpost.faults import RunError
     from rlpost.recipe_source import RecipeError
 
     try:
         yield
-    except RecipeError as error:
+    except (RecipeError, EvalError) as error:
         _fail(error, 2)
     except RunError as error:
         _fail(error, 1)
@@ -119,6 +120,38 @@ def _announce(result: Any, folder: Path) -> None:
     from rlpost.view import print_result
 
     print_result(result, folder)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="a model folder or name, a .gguf file, or a run folder")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="engine.KEY=value rollout.KEY=value ...")] = None,
+    bench: Annotated[str, typer.Option(help="benchmarks, e.g. gsm8k,math500; your own by its file")] = "",
+    n: Annotated[int | None, typer.Option(help="samples a question; default 1")] = None,
+    k: Annotated[str | None, typer.Option(help="the k of pass@k, e.g. 1,8; default 1 and n")] = None,
+    temperature: Annotated[float | None, typer.Option(help="default: greedy where n is 1, else 1.0")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many questions of each benchmark")] = None,
+    shots: Annotated[int | None, typer.Option(help="worked examples before each question; default 0")] = None,
+    prompts: Annotated[str | None, typer.Option(help="chat or base; default chat")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="tokens an answer may have")] = None,
+    seed: Annotated[int | None, typer.Option(help="every random draw derives from it; default 0")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="NAME=PATH: its rows; NAME.shots=PATH")] = None,
+    workers: Annotated[int | None, typer.Option(help="rollout workers, each an engine of its own; default 1")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder; one that was interrupted goes on")] = None,
+    compare: Annotated[tuple[Path, Path] | None, typer.Option(help="two evaluations' folders: B minus A")] = None,
+) -> None:
+    """Evaluate a model on benchmarks, or compare two evaluations question by question."""
+    from rlpost.eval.command import compare_folders, run_evaluation, settings_of_options
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _faults_in_words():
+        if compare is not None:
+            compare_folders(*compare)
+            return
+        given = {"model": model, "n": n, "temperature": temperature, "limit": limit, "shots": shots, "seed": seed}
+        given |= {"prompts": prompts, "max_new_tokens": max_new_tokens}
+        run_evaluation(settings_of_options(given, bench, k, data or [], workers, overrides or []), out)
 
 
 @app.command()

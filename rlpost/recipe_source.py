@@ -67,7 +67,7 @@ def read(path: Path, overrides: list[str]) -> RecipeSource:
     source = RecipeSource(values, {}, path.name, path.parent)
     _record_lines(node, (), source)
     for override in overrides:
-        _apply_override(source, override)
+        apply_override(source, override)
     return source
 
 
@@ -88,7 +88,7 @@ def _record_lines(node: yaml.Node, path: KeyPath, source: RecipeSource) -> None:
             _record_lines(item, (*path, index), source)
 
 
-def _apply_override(source: RecipeSource, override: str) -> None:
+def apply_override(source: RecipeSource, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"'{override}' is not of the form dotted.key=value")

@@ -7,19 +7,15 @@ Left out: the loop (controller.py).
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from algorithms.base import Algorithm
 from envs.base import EnvError, Task
 from reward.plugins import Plugin
+from rlpost.cluster import ray_cluster
 from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.errors import ModelError
@@ -70,7 +66,7 @@ def open_session(
     recipe = loaded.recipe
     placement = place(recipe)
     train, held_out = _tasks(loaded)
-    with ray_cluster(recipe) as ray_is_up:
+    with ray_cluster(recipe.cluster.address) as ray_is_up:
         version, model = checkpoint if checkpoint is not None else (0, first_model(loaded, folder, progress))
         progress.phase("starting Ray, the learner and the engines")
         ray_is_up()
@@ -134,31 +130,6 @@ def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> 
         seed=recipe.seed,
     )
     return warm_start(job, progress.phase, progress.note, recipe.cluster.deadline_s)
-
-
-@contextlib.contextmanager
-def ray_cluster(recipe: Recipe) -> Iterator[Callable[[], object]]:
-    """A Ray cluster of our own, the one the recipe names, or the one this process is connected to already.
-
-    It comes up while the model is built and warmed up; call what is yielded before the first actor.
-    """
-    if ray.is_initialized():
-        yield lambda: None
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with ThreadPoolExecutor(1) as thread:
-        starting = thread.submit(_start_ray, recipe)
-        try:
-            yield starting.result
-        finally:
-            starting.result()
-            ray.shutdown()
-
-
-def _start_ray(recipe: Recipe) -> None:
-    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
-    address = recipe.cluster.address
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))
 
 
 def compiles(recipe: Recipe, device: str) -> bool:

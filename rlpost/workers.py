@@ -8,9 +8,10 @@ Left out: which episodes make a step (store.py) and what the weights are (weight
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +134,14 @@ class WorkerPool:
         for spec in specs:
             flights.append(self._launch(spec, self._turn % len(self._workers)))
             self._turn += 1
+        return flights
+
+    def keep_busy(self, specs: Iterator[EpisodeSpec], each: int) -> list[Flight]:
+        """Start episodes until every worker has ``each`` of them unfinished, or there are none left; those started."""
+        flights = []
+        for index, worker in enumerate(self._workers):
+            missing = each - len(worker.flights)
+            flights += [self._launch(spec, index) for spec in itertools.islice(specs, max(0, missing))]
         return flights
 
     def begin(self, count: int) -> None:

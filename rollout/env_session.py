@@ -124,7 +124,7 @@ class EnvSession:
             raise self._reward_fault("score", f"returned {_show(score)} instead of a reward.Score")
         try:
             parts = {str(name): float(value) for name, value in score.parts.items()}
-            return Score(float(score.reward), parts, bool(score.solved))
+            return Score(float(score.reward), parts, bool(score.solved), str(score.answer))
         except (TypeError, ValueError, AttributeError) as error:
             raise self._reward_fault("score", f"returned {_show(score)}: {error}") from None
 

@@ -141,6 +141,7 @@ def record(
         metrics=metrics or {},
         error=error,
         wall_s=wall_s,
+        answer=score.answer if score else "",
     )
 
 

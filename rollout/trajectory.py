@@ -61,6 +61,7 @@ class Trajectory:
         metrics: the environment's own numbers.
         error: what went wrong, for a failed episode.
         wall_s: seconds from start to score.
+        answer: what the reward took the episode to answer; empty where it names nothing.
     """
 
     token_ids: NDArray[np.int32]
@@ -82,6 +83,7 @@ class Trajectory:
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
     wall_s: float = 0.0
+    answer: str = ""
 
     @property
     def failed(self) -> bool:

@@ -43,10 +43,10 @@ def reward(completion: str, task: Mapping[str, Any]) -> Score:
         # a completion that goes on with the prompt's function, or one that writes it anew
         program = f"{prelude}\n{code}" if defines(code, entry) else f"{prelude}{code}"
         tests = f"{column(task, 'test', 'tests')}\ncheck({entry})"
-        verdict = check(program, tests, prelude=prelude, names=[entry])
+        verdict = check(program, tests, prelude=prelude, names=[entry], packages=_packages(tests))
     else:
         tests = _listed_tests(task)
-        verdict = check(code, tests, names=_wanted(str(task.get("code", "")), tests))
+        verdict = check(code, tests, names=_wanted(str(task.get("code", "")), tests), packages=_packages(tests))
     parts = {
         "broken": float(verdict.ending is Ending.BROKEN),
         "stopped": float(verdict.ending in (Ending.TIMEOUT, Ending.LIMIT)),
@@ -57,6 +57,11 @@ def reward(completion: str, task: Mapping[str, Any]) -> Score:
 def defines(text: str, name: str) -> bool:
     """Whether a text defines a function of this name at its outermost level."""
     return re.search(rf"^(?:async )?def {re.escape(name)}\b", text, re.MULTILINE) is not None
+
+
+def _packages(tests: str) -> tuple[str, ...]:
+    """EvalPlus' tests compare with numpy; of a task whose tests do, the program may use it too."""
+    return ("numpy",) if re.search(r"^\s*(?:import|from) numpy\b", tests, re.MULTILINE) else ()
 
 
 def _wanted(reference: str, tests: str) -> list[str]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rlpost.bilevel.data import Corpus, DataError, EnvError, encode, read
 from rlpost.bilevel.finetune import TestResult, batches, draw, evaluate
 from rlpost.bilevel.learner import BilevelActor, BilevelStep, side_config
+from rlpost.cluster import ray_cluster
 from rlpost.faults import RunError
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup
@@ -32,7 +33,7 @@ from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, read_metrics
 from rlpost.report.files import replace_text
 from rlpost.runfolder import RunFolder
-from rlpost.session import first_model, ray_cluster
+from rlpost.session import first_model
 from rollout.chat import ChatError, load_format
 
 WEIGHTS = "source_weights.json"
@@ -50,7 +51,7 @@ def learn_weights(
         run = _Run(loaded, folder, progress)
     except (DataError, EnvError, ChatError, ModelError) as error:
         raise RunError(str(error)) from error
-    with ray_cluster(loaded.recipe) as ray_is_up:
+    with ray_cluster(loaded.recipe.cluster.address) as ray_is_up:
         progress.phase("starting Ray and the learner")
         ray_is_up()
         run.learn(resume)

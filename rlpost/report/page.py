@@ -14,6 +14,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rlpost.report.result import Evaluation
 from rlpost.report.summary import duration, outcome, read_recipe, recipe_chips, status
 
 STYLES = ("page.css", "rollouts.css")
-SCRIPTS = ("dom.js", "scales.js", "charts.js", "head.js", "tokens.js", "rollouts.js", "main.js")
+SCRIPTS = ("dom.js", "scales.js", "theme.js", "charts.js", "head.js", "tokens.js", "rollouts.js", "main.js")
 """In this order; together they are one script."""
 
 
@@ -71,19 +72,31 @@ def run_data(folder: Path) -> dict[str, Any]:
 
 def render(run: dict[str, Any], rollouts: dict[str, Any]) -> str:
     """The page as text."""
-    style = "\n".join(_asset(name) for name in STYLES)
-    script = '"use strict";\n(() => {\n' + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
-    packed = gzip.compress(json.dumps(rollouts, separators=(",", ":")).encode(), 6, mtime=0)
+    return assemble("page.html", STYLES, SCRIPTS, f"{run['name']} · rlpost", run, rollouts)
+
+
+def assemble(
+    template: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    title: str,
+    head: dict[str, Any],
+    packed: dict[str, Any],
+) -> str:
+    """One self-contained page from assets: ``head`` travels as JSON, ``packed`` compressed; both are plain values."""
+    style = "\n".join(_asset(name) for name in styles)
+    script = '"use strict";\n(() => {\n' + "\n".join(_asset(name) for name in scripts) + "})();\n"
+    small = gzip.compress(json.dumps(packed, separators=(",", ":")).encode(), 6, mtime=0)
     slots = {
-        "title": html.escape(f"{run['name']} · rlpost".encode("utf-8", "replace").decode()),
+        "title": html.escape(title.encode("utf-8", "replace").decode()),
         "policy": f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(style)}'; script-src '{_hash(script)}'",
         "style": style,
-        "run": json.dumps(run, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        "rollouts": base64.b64encode(packed).decode("ascii"),
+        "run": json.dumps(head, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "rollouts": base64.b64encode(small).decode("ascii"),
         "script": script,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: slots[match[1]], _asset("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: slots[match[1]], _asset(template))
 
 
 def _evaluation(found: Evaluation) -> dict[str, Any]:

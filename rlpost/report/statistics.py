@@ -1,6 +1,6 @@
 """How sure one may be of a success rate.
 
-Left out: pass@k and anything that pairs two evaluations.
+Left out: pass@k and anything that pairs two evaluations (rlpost/eval/scores.py).
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ def wilson_interval(successes: int, trials: int, z: float = NORMAL_975) -> tuple
         raise ValueError(f"{successes} successes of {trials} trials is impossible")
     if trials == 0:
         return 0.0, 1.0
-    share = successes / trials
+    return wilson_interval_of_share(successes / trials, trials, z)
+
+
+def wilson_interval_of_share(share: float, trials: float, z: float = NORMAL_975) -> tuple[float, float]:
+    """The same for a share of a number of trials, > 0, that need not be whole."""
     centre = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
+    low = 0.0 if share == 0 else (centre - spread) / scale
+    high = 1.0 if share == 1 else (centre + spread) / scale
     return low, high

@@ -37,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_judged(impatient: None) -> None:
     score = math.score(r"\boxed{9^{9^{9^9}}}", {"answer": "3"})
     assert (score.reward, score.parts, score.solved) == (0.0, {"unjudged": 1.0}, False)
-    assert math.score(r"\boxed{3}", {"answer": "3"}) == math.Score(1.0, {"unjudged": 0.0})
+    assert math.score(r"\boxed{3}", {"answer": "3"}) == math.Score(1.0, {"unjudged": 0.0}, answer="3")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_columns() -> None:
 
 def test_gsm8k_rows() -> None:
     row = {"question": "...", "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips.\n#### 1,072"}
-    assert math.gsm8k("So she sold 1072 clips.", row) == math.Score(1.0, {"unjudged": 0.0})
+    assert math.gsm8k("So she sold 1072 clips.", row) == math.Score(1.0, {"unjudged": 0.0}, answer="1072")
     assert math.gsm8k("#### 24", row).reward == 0.0
     with pytest.raises(RewardError, match="no '####'"):
         math.gsm8k("#### 24", {"answer": "24"})

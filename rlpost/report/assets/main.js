@@ -1,15 +1,4 @@
-// Start: theme, head, charts, folds, rollouts.
-
-const THEMES = [["", "Auto"], ["light", "Light"], ["dark", "Dark"]];
-
-function setTheme(theme) {
-  document.documentElement.style.colorScheme = theme;
-  try { localStorage.setItem("rlpost-theme", theme); } catch { /* a browser may forbid storage for local files */ }
-}
-
-function storedTheme() {
-  try { return localStorage.getItem("rlpost-theme") || ""; } catch { return ""; }
-}
+// Start: head, charts, folds, rollouts.
 
 /** Held-out evaluations stand where their policy stands: before the first step, and after the last. */
 function evaluationMarks(run) {
@@ -32,9 +21,6 @@ function drawCurves(run) {
   byId("smooth").addEventListener("change", (event) => { view.smooth = event.target.checked; plots.forEach(draw); });
 }
 
-const theme = storedTheme();
-if (theme) document.documentElement.style.colorScheme = theme;
-segmented(byId("theme"), "theme", THEMES, theme, setTheme);
 const run = JSON.parse(byId("run-data").textContent);
 drawHead(run);
 drawCurves(run);

@@ -22,14 +22,6 @@ function inOrder(first, second) {
   return (a === null) - (b === null) || direction * (a - b);
 }
 
-/** The rollouts travel compressed; unpack them once. */
-async function unpack(element) {
-  const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
-  element.remove();
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return JSON.parse(await new Response(stream).text());
-}
-
 async function startBrowser() {
   const hint = byId("rollouts-hint");
   let data;

@@ -1,0 +1,39 @@
+"""The Ray cluster a command runs on.
+
+Left out: which actor goes where (placement.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[Callable[[], object]]:
+    """A Ray cluster of our own, the one at ``address``, or the one this process is connected to already.
+
+    It comes up while other things are done; call what is yielded before the first actor.
+    """
+    if ray.is_initialized():
+        yield lambda: None
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(_start_ray, address)
+        try:
+            yield starting.result
+        finally:
+            starting.result()
+            ray.shutdown()
+
+
+def _start_ray(address: str | None) -> None:
+    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))

@@ -1,0 +1,205 @@
+"""The rows of a benchmark, from the hub, a file or a user's own loader, as columns; and finding benchmarks by name.
+
+Whatever is wrong with a row is said with file and line. Left out: formats of files (envs/load.py) and of rows
+(columns.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.base import Env, EnvError, Task
+from envs.load import load_rows, load_tasks
+from reward.plugins import Plugin, PluginError
+from rlpost.eval.benchmark import Benchmark, EvalError, Row, Source
+from rlpost.eval.catalogue import CATALOGUE
+
+_IDS = ("task_id", "unique_id", "id", "ID", "idx")
+_OF_A_FILE = ("prompt", "base_prompt", "system", "shot", "stop", "max_new_tokens", "max_turns", "env_options")
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark of the catalogue, or the one that a user's file ``NAME.py`` describes.
+
+    Raises:
+        EvalError: there is none of that name (the nearest are shown), or the file lacks something.
+    """
+    if name.endswith(".py"):
+        return _from_file(name)
+    known = CATALOGUE.get(name.lower())
+    if known is None:
+        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise EvalError(
+            f"there is no benchmark '{name}'; {hint}There are: {', '.join(CATALOGUE)}; name your own by its file, "
+            "e.g. my_benchmark.py"
+        )
+    return known
+
+
+def _from_file(name: str) -> Benchmark:
+    """A file's ``load``, ``reward`` and ``prompt``, or ``Environment``; further names as in Benchmark."""
+    try:
+        load = _optional(name, "load")
+        env = Plugin.locate(f"{name}:Environment") if _optional(name, "Environment") else None
+        reward = Plugin.locate(f"{name}:reward")
+        given = {key: value for key in _OF_A_FILE if (value := _optional(name, key)) is not None}
+    except PluginError as error:
+        raise EvalError(f"benchmark {name}: {error}") from None
+    if isinstance(given.get("stop"), str):
+        given["stop"] = (given["stop"],)
+    if env is not None:
+        return Benchmark(name=Path(name).stem, env=env, load=load, **given)
+    if load is None or not _optional(name, "reward") or not (given.get("prompt") or given.get("base_prompt")):
+        raise EvalError(
+            f"benchmark {name}: the file must define load(source), reward(completion, task) and prompt = '...' (or an "
+            "Environment)"
+        )
+    return Benchmark(name=Path(name).stem, load=load, reward=reward, **given)
+
+
+def _optional(name: str, attribute: str) -> Any:
+    plugin = Plugin.locate(f"{name}:__name__")
+    plugin.load()  # a file that cannot be imported says so
+    try:
+        return Plugin(f"{plugin.target.rpartition(':')[0]}:{attribute}", plugin.contents).load()
+    except PluginError:
+        return None
+
+
+def tasks_of(benchmark: Benchmark, data: str | None, limit: int | None, seed: int) -> list[Task]:
+    """The questions, the first ``limit`` of them, each with a unique id; a task's data are the columns.
+
+    Raises:
+        EvalError: no data, an unreadable file, a malformed row (named), a repeated id.
+    """
+    try:
+        if benchmark.env is not None and benchmark.load is None:
+            return list(_env_tasks(benchmark, data, seed))[:limit]
+        rows = _numbered(benchmark, data)
+        return _unique([_task(benchmark, number, where, row) for number, where, row in rows][:limit])
+    except (EnvError, PluginError) as error:
+        raise EvalError(f"benchmark {benchmark.name}: {error}") from error
+
+
+def shots_of(benchmark: Benchmark, data: str | None, count: int) -> list[Row]:
+    """``count`` worked examples: the first rows of their source.
+
+    Raises:
+        EvalError: the benchmark has none, or not that many.
+    """
+    if count == 0:
+        return []
+    if not benchmark.shot or not (data or benchmark.shot_sources):
+        raise EvalError(
+            f"benchmark {benchmark.name} has no worked examples; leave --shots out"
+            + (f", or name a file of them: --data {benchmark.name}.shots=FILE" if benchmark.shot else "")
+        )
+    try:
+        raw = load_rows(data) if data else _from_hub(benchmark.shot_sources[:1])
+        kept = _shot_rows(benchmark, raw)
+    except EnvError as error:
+        raise EvalError(f"worked examples of {benchmark.name}: {error}") from error
+    if len(kept) < count:
+        raise EvalError(f"--shots {count}: {data or benchmark.shot_sources[0].name} has only {len(kept)} usable rows")
+    return kept[:count]
+
+
+def _shot_rows(benchmark: Benchmark, rows: Iterable[tuple[str, Row]]) -> list[Row]:
+    if benchmark.name.startswith("mbpp"):  # ids 1 to 10 are for prompts; Austin et al. take 2, 3 and 4
+        from rlpost.eval.columns import mbpp_any
+
+        return [mbpp_any(row) for _, row in rows if 2 <= int(row.get("task_id", 0)) <= 10]
+    converted = [_converted(benchmark, where, row) for where, row in rows]
+    return [row for row in converted if row is not None]
+
+
+def _env_tasks(benchmark: Benchmark, data: str | None, seed: int) -> Sequence[Task]:
+    assert benchmark.env is not None
+    if data is not None:
+        return load_tasks(data)
+    env: type[Env] = benchmark.env.load()
+    return env.tasks("eval", seed, **benchmark.env_options)
+
+
+def _numbered(benchmark: Benchmark, data: str | None) -> list[tuple[int, str, Row]]:
+    """(number, where it stands, columns) of every row that is part of the benchmark."""
+    found = []
+    for number, (where, row) in enumerate(_raw(benchmark, data)):
+        converted = _converted(benchmark, where, row)
+        if converted is not None:
+            named = next((str(row[key]) for key in _IDS if row.get(key) is not None), f"{benchmark.name}-{number}")
+            found.append((number, where, {**converted, "id": named}))
+    if not found:
+        raise EvalError(f"benchmark {benchmark.name}: {data or 'its data'} has no rows that belong to it")
+    return found
+
+
+def _raw(benchmark: Benchmark, data: str | None) -> Iterator[tuple[str, Row]]:
+    if benchmark.load is not None:
+        rows = benchmark.load(data)
+        yield from ((f"row {number} of load({data!r})", row) for number, row in enumerate(rows, start=1))
+    elif data is not None and Path(data).is_dir():
+        yield from _folder_rows(Path(data))
+    elif data is not None:
+        yield from load_rows(data, "test")
+    elif benchmark.sources:
+        yield from _from_hub(benchmark.sources)
+    else:
+        raise EvalError(f"benchmark {benchmark.name} has no data on the hub; give --data {benchmark.name}=FILE")
+
+
+def _from_hub(sources: Sequence[Source]) -> Iterator[tuple[str, Row]]:
+    for source in sources:
+        yield from load_rows(source.name, source.split)
+
+
+def _folder_rows(folder: Path) -> Iterator[tuple[str, Row]]:
+    """MATH is published as one object a file, a folder a subject."""
+    paths = sorted(folder.rglob("*.json"))
+    if not paths:
+        raise EvalError(f"{folder} has no .json files")
+    for path in paths:
+        try:
+            row = json.loads(path.read_text())
+        except ValueError as error:
+            raise EvalError(f"{path}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise EvalError(f"{path}: an object is wanted, this is {type(row).__name__}")
+        yield str(path), {"id": str(path.relative_to(folder)), **row}
+
+
+def _converted(benchmark: Benchmark, where: str, row: Any) -> Row | None:
+    if not isinstance(row, Mapping):
+        raise EvalError(f"benchmark {benchmark.name}, {where}: an object is wanted, this is {type(row).__name__}")
+    try:
+        return benchmark.row(dict(row))
+    except KeyError as error:
+        raise EvalError(
+            f"benchmark {benchmark.name}, {where}: the column {error.args[0]} is missing or empty; the row has: "
+            f"{', '.join(map(str, row))}"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise EvalError(f"benchmark {benchmark.name}, {where}: {error}") from None
+
+
+def _task(benchmark: Benchmark, number: int, where: str, row: Row) -> Task:
+    return Task(
+        id=row.pop("id"),
+        data=row,
+        scenario=str(row.get("scenario") or ""),
+        source=where,
+    )
+
+
+def _unique(tasks: list[Task]) -> list[Task]:
+    seen: dict[str, str] = {}
+    for task in tasks:
+        if task.id in seen:
+            raise EnvError(f"{task.source}: the id '{task.id}' is also that of {seen[task.id]}; ids must be unique")
+        seen[task.id] = task.source
+    return tasks

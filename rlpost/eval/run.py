@@ -1,0 +1,163 @@
+"""One evaluation from valid settings to ``results.json``: plan, model, workers, answers, numbers.
+
+What can be known without the model's weights is checked before any is loaded. Left out: the command line (cli.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reward.plugins import Plugin
+from rlpost.cluster import ray_cluster
+from rlpost.eval.benchmark import EvalError
+from rlpost.eval.display import Display
+from rlpost.eval.page import build_page
+from rlpost.eval.plan import Plan, make_plan, settings_of
+from rlpost.eval.play import play, sample_of
+from rlpost.eval.results import summarise, write_results
+from rlpost.eval.samples import Key, Sample, SampleFile, open_folder, write_sorted
+from rlpost.eval.settings import EvalSettings, run_folder
+from rlpost.placement import count_gpus
+from rlpost.workers import WorkerPool
+from rollout.specs import EpisodeSpec, Setting, WorkerSetup
+from rollout.trajectory import Trajectory
+from rollout.vllm.config import engine_environment
+
+ENGINE = Plugin("rollout.vllm.engine:VllmEngine")
+
+
+def evaluate(settings: EvalSettings, out: Path, display: Display, engine: Plugin = ENGINE) -> dict[str, Any]:
+    """Play what is missing in ``out`` and write what it comes to; the content of ``results.json``.
+
+    Args:
+        settings: what to evaluate.
+        out: the folder; an interrupted evaluation of the same settings goes on in it.
+        display: what the user sees meanwhile.
+        engine: what each worker builds its engine with.
+
+    Raises:
+        EvalError: it cannot be done as asked; nothing was started.
+        RunError: a fault it cannot go on with; what was answered so far is kept.
+    """
+    display.phase("reading benchmarks")
+    plan = make_plan(settings)
+    samples = open_folder(out, plan)
+    missing = [spec for spec in plan.specs() if _key(spec) not in samples]
+    played: list[Sample] = []
+    began = ended = time.monotonic()
+    if missing:
+        with ray_cluster(settings.cluster.address) as ray_is_up:
+            model = model_of(settings, out)
+            wanted, chat = settings_of(plan, model)
+            display.phase("starting Ray and the engines")
+            ray_is_up()
+            with _workers(settings, model, wanted, engine, display) as pool, SampleFile(out) as file:
+                display.start(len(missing), len(samples), sum(sample.right for sample in samples.values()))
+                began = time.monotonic()
+
+                def done(spec: EpisodeSpec, trajectory: Trajectory) -> None:
+                    sample = sample_of(spec, trajectory, wanted[spec.setting], chat)
+                    file.add(sample)
+                    played.append(sample)
+                    display.answer(sample)
+
+                play(pool, missing, 4 * settings.engine.slots, settings.cluster.deadline_s, done)
+                ended = time.monotonic()
+    samples |= {sample.key: sample for sample in played}
+    return _finish(plan, out, samples, ended - began, played)
+
+
+def _finish(
+    plan: Plan, out: Path, samples: dict[Key, Sample], wall_s: float, played: Sequence[Sample]
+) -> dict[str, Any]:
+    ordered = [samples[_key(spec)] for spec in plan.specs()]
+    write_sorted(out, ordered)
+    benches = {
+        name: summarise([sample for sample in ordered if sample.bench == name], plan.settings.k) for name in plan.tasks
+    }
+    results = write_results(out, plan.settings, benches, wall_s, played)
+    build_page(out)
+    return results
+
+
+def _key(spec: EpisodeSpec) -> Key:
+    return spec.setting, spec.task.id, spec.index
+
+
+def model_of(settings: EvalSettings, out: Path) -> Path:
+    """The folder of the model that the settings name: of a run its last checkpoint, else what the learner would load.
+
+    Raises:
+        EvalError: there is none.
+    """
+    from rlpost.learner.config import ModelConfig  # brings torch: seconds that a mistake in the arguments is spared
+    from rlpost.learner.errors import ModelError
+    from rlpost.learner.source import materialise
+
+    name = settings.model
+    run = run_folder(Path(name))
+    if run is not None and run.path == Path(name):
+        checkpoints = run.checkpoints()
+        if not checkpoints:
+            raise EvalError(f"{name} is a run without a complete checkpoint; name a model folder, e.g. {run.model}")
+        name = str(checkpoints[-1][1])
+    try:
+        return materialise(ModelConfig(path=name, trust_remote_code=settings.trust_remote_code), out / "model")
+    except ModelError as error:
+        raise EvalError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _workers(
+    settings: EvalSettings, model: Path, wanted: dict[str, Setting], engine: Plugin, display: Display
+) -> Iterator[WorkerPool]:
+    first = next(iter(wanted.values()))
+    here = count_gpus()
+    setup = WorkerSetup(
+        model_folder=str(model),
+        engine=engine,
+        env=first.env,
+        env_options=first.env_options,
+        config=first.config,
+        engine_options={
+            "model": str(model),
+            "config": settings.engine,
+            "max_context": max(setting.config.max_context for setting in wanted.values()),
+            "seed": settings.seed,
+            "version": 0,
+        },
+        trust_remote_code=settings.trust_remote_code,
+        settings=wanted,
+    )
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": _gpus(settings, here),
+        "runtime_env": {"env_vars": engine_environment(settings.engine, "cuda" if here else "cpu")},
+    }
+    pool = WorkerPool(setup, options, settings.rollout.workers, settings.cluster.deadline_s, display.note)
+    try:
+        pool.wait_ready()
+        yield pool
+    finally:
+        pool.close()
+
+
+def _gpus(settings: EvalSettings, here: int) -> float:
+    """GPUs of each worker: what the user says, else whole ones.
+
+    Raises:
+        EvalError: this machine has not as many.
+    """
+    if here == 0:
+        return 0.0
+    each = settings.rollout.gpus or float(settings.engine.tensor_parallel)
+    if settings.cluster.address is None and each * settings.rollout.workers > here + 1e-6:
+        raise EvalError(
+            f"{settings.rollout.workers} workers of {each:g} GPUs each and this machine has {here}; lower --workers or "
+            "set rollout.gpus, e.g. rollout.gpus=0.5 with engine.gpu_memory_utilization=0.4"
+        )
+    return each

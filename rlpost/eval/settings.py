@@ -1,0 +1,118 @@
+"""What an evaluation is: typed and checked before anything starts, and written into its folder so that it can go on.
+
+Left out: the command line (cli.py) and what a benchmark is (benchmark.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlpost.eval.benchmark import EvalError
+from rlpost.recipe import ClusterSection
+from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
+from rlpost.runfolder import RunFolder
+from rollout.config import RolloutConfig
+from rollout.vllm.config import VllmConfig
+
+_ROLLOUT = {"max_concurrent": 1024, "deadlines": {"start": 600.0, "score": 1800.0}}
+"""Answers may wait for their judges, the engine never for answers."""
+_ENGINE = {"slots": 256, "gpu_memory_utilization": 0.85}
+
+
+class EvalSettings(BaseModel):
+    """All that the numbers depend on, and where the engines run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    bench: tuple[str, ...] = Field(min_length=1)
+    n: int = Field(1, ge=1)
+    k: tuple[int, ...] = (1,)
+    temperature: float = Field(0.0, ge=0)
+    limit: int | None = Field(None, ge=1)
+    shots: int = Field(0, ge=0)
+    prompts: Literal["chat", "base"] = "chat"
+    max_new_tokens: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: dict[str, str] = Field(default_factory=dict)
+    trust_remote_code: bool = False
+    rollout: RolloutConfig = RolloutConfig()
+    engine: VllmConfig = VllmConfig()
+    cluster: ClusterSection = ClusterSection()
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What the numbers depend on, for a folder that is to be gone on with: not how many workers there are."""
+        values = self.model_dump(mode="json", exclude={"k", "cluster", "engine"})
+        values["rollout"] = {key: values["rollout"][key] for key in ("chat", "separator", "max_turns", "max_context")}
+        return {**values, "dtype": self.engine.dtype}
+
+
+def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
+    """Settings from the command line's options (those that are None were not given) and ``dotted.key=value`` texts.
+
+    Where the model is a run folder, its recipe says how the model talks: chat template or plain text, turns, context.
+
+    Raises:
+        EvalError: something cannot be; the message names it.
+    """
+    values = {key: value for key, value in given.items() if value is not None}
+    recipe = _recipe_of(Path(str(values["model"])))
+    rollout = {key: recipe.get("rollout", {})[key] for key in _KEPT if key in recipe.get("rollout", {})}
+    values["rollout"] = {**_ROLLOUT, **rollout}
+    values["engine"] = dict(_ENGINE)
+    values.setdefault("trust_remote_code", recipe.get("model", {}).get("trust_remote_code", False))
+    values.setdefault("prompts", "base" if rollout.get("chat") == "plain" else "chat")
+    values.setdefault("temperature", 0.0 if values.get("n", 1) == 1 else 1.0)
+    values.setdefault("k", sorted({1, values.get("n", 1)}))
+    source = RecipeSource(values, name="rlpost eval")
+    for override in overrides:
+        apply_override(source, override)
+    try:
+        settings = EvalSettings.model_validate(source.values)
+    except ValidationError as error:
+        raise EvalError(explain_validation(error, source, EvalSettings)) from None
+    _check(settings)
+    return settings
+
+
+_KEPT = ("chat", "separator", "max_turns", "max_new_tokens", "observation_tokens")
+
+
+def _check(settings: EvalSettings) -> None:
+    wrong = [k for k in settings.k if not 1 <= k <= settings.n]
+    if wrong:
+        raise EvalError(
+            f"pass@{wrong[0]} needs at least {max(1, wrong[0])} samples a question and n is {settings.n}; raise --n or "
+            "lower --k"
+        )
+    if settings.temperature == 0 and settings.n > 1:
+        raise EvalError(
+            f"at --temperature 0 all {settings.n} samples of a question are the same; leave --n out or raise it"
+        )
+    known = {part for name in settings.bench for part in (_short(name), f"{_short(name)}.shots")}
+    strangers = [name for name in settings.data if name not in known]
+    if strangers:
+        raise EvalError(f"--data {strangers[0]}=...: there is no such name here; there are {', '.join(sorted(known))}")
+
+
+def _short(name: str) -> str:
+    return Path(name).stem if name.endswith(".py") else name.lower()
+
+
+def _recipe_of(model: Path) -> dict[str, Any]:
+    """The recipe of the run that ``model`` is, or lies in; empty where it is no run."""
+    folder = run_folder(model)
+    return {} if folder is None else dict(yaml.safe_load(folder.recipe.read_text()))
+
+
+def run_folder(model: Path) -> RunFolder | None:
+    """The run that a path names: its folder, or a checkpoint in it."""
+    for place in (model, model.parent.parent):
+        if place != Path(".") and RunFolder(place).recipe.is_file():
+            return RunFolder(place)
+    return None
