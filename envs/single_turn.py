@@ -59,8 +59,11 @@ class SingleTurn(OneAnswer):
         return messages
 
     def score(self) -> Score:
-        """What the reward function says of the answer; where the row has no column ``prompt``, it is what was asked."""
-        return self._reward(self.answer, {"prompt": self._asked(), **self.task.data}, self.task.id)
+        """What the reward function says of the answer. The columns it is given are the row's, and ``prompt``: what was
+        asked, unless ``env.options.prompt`` names another column beside one of that name."""
+        asked = {"prompt": self._asked()}
+        columns = {**asked, **self.task.data} if self._template is None else {**self.task.data, **asked}
+        return self._reward(self.answer, columns, self.task.id)
 
     def _asked(self) -> str | list[Message]:
         row = self.task.data

@@ -60,7 +60,8 @@ def test_ids_come_from_their_column(tmp_path: Path) -> None:
         ("t.json", "[]", r"t\.json has no rows"),
         ("t.jsonl.gz", "not gzip", r"cannot read .*t\.jsonl\.gz"),
         ("t.parquet", "not parquet", r"cannot read .*t\.parquet"),
-        ("t.csv", "a,b\n1,2\n", r"t\.csv: not a \.jsonl"),
+        ("t.tsv", "a\tb\n1\t2\n", r"t\.tsv: not a \.jsonl"),
+        ("t.csv", "a,b\n1,2\n3\n", r"t\.csv, line 3: not as many fields"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, words: str) -> None:
