@@ -176,4 +176,23 @@ PAYMENTS = Benchmark(
     max_new_tokens=12,
     max_turns=5,
 )
-CATALOGUE = {benchmark.name: benchmark for benchmark in (GSM8K, SVAMP, *MATHEMATICS, *CODE, *PUZZLES, PAYMENTS)}
+_WORLD = Plugin("envs.appworld:AppWorld")
+WORLDS = (
+    PAYMENTS,
+    Benchmark(
+        name="errands",
+        about="our world of everyday apps with AppWorld's surface; score: task goal completion, sgc: of scenarios",
+        env=_WORLD,
+        max_new_tokens=1024,
+        max_turns=40,
+    ),
+    Benchmark(
+        name="appworld",
+        about="AppWorld (Trivedi et al. 2024), installed apart; score: task goal completion (TGC), sgc: of scenarios",
+        env=_WORLD,
+        env_options={"eval": "test_normal", "appworld": {}},
+        max_new_tokens=1024,
+        max_turns=40,
+    ),
+)
+CATALOGUE = {benchmark.name: benchmark for benchmark in (GSM8K, SVAMP, *MATHEMATICS, *CODE, *PUZZLES, *WORLDS)}

@@ -28,6 +28,8 @@ from rollout.specs import EpisodeSpec, Setting
 
 MESSAGES = "messages"
 """The column of a task that holds its opening messages."""
+MULTI_TURN_CONTEXT = 32_768
+"""Tokens of an episode of several turns, unless the model has fewer or the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def _check_reward(benchmark: Benchmark) -> None:
 
 def _questions(benchmark: Benchmark, settings: EvalSettings) -> list[Task]:
     name = benchmark.name
-    tasks = tasks_of(benchmark, settings.data.get(name), settings.limit, settings.seed)
+    tasks = tasks_of(benchmark, settings.data.get(name), settings.limit, settings.seed, settings.env_options)
     if benchmark.env is not None:
         if settings.shots:
             raise EvalError(f"benchmark {name} has no worked examples; leave --shots out")
@@ -136,8 +138,10 @@ def _setting(plan: Plan, benchmark: Benchmark, chat: ChatFormat, room: int | Non
         told = rollout.model_fields_set
         turns = rollout.max_turns if "max_turns" in told else benchmark.max_turns
         tokens = rollout.max_new_tokens if "max_new_tokens" in told else benchmark.max_new_tokens
-        config = _with(rollout, chat=template, max_turns=turns, max_new_tokens=settings.max_new_tokens or tokens)
-        return Setting(benchmark.env, config, dict(benchmark.env_options), logprobs=False)
+        context = rollout.max_context if "max_context" in told else min(room or MULTI_TURN_CONTEXT, MULTI_TURN_CONTEXT)
+        tokens = settings.max_new_tokens or tokens
+        config = _with(rollout, chat=template, max_turns=turns, max_new_tokens=tokens, max_context=context)
+        return Setting(benchmark.env, config, {**benchmark.env_options, **settings.env_options}, logprobs=False)
     tokens = settings.max_new_tokens or benchmark.max_new_tokens
     context = _fit(benchmark, plan.tasks[benchmark.name], chat, tokens, room, settings.shots)
     config = _with(rollout, chat=template, separator="", max_turns=1, max_new_tokens=tokens, max_context=context)

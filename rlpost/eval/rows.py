@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from envs.base import Env, EnvError, Task
@@ -71,15 +72,22 @@ def _optional(name: str, attribute: str) -> Any:
         return None
 
 
-def tasks_of(benchmark: Benchmark, data: str | None, limit: int | None, seed: int) -> list[Task]:
-    """The questions, the first ``limit`` of them, each with a unique id; a task's data are the columns.
+def tasks_of(
+    benchmark: Benchmark,
+    data: str | None,
+    limit: int | None,
+    seed: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Task]:
+    """The questions, the first ``limit`` of them, each with a unique id; a task's data are the columns. ``options`` are
+    the environment's, where the benchmark is one.
 
     Raises:
         EvalError: no data, an unreadable file, a malformed row (named), a repeated id.
     """
     try:
         if benchmark.env is not None and benchmark.load is None:
-            return list(_env_tasks(benchmark, data, seed))[:limit]
+            return list(_env_tasks(benchmark, data, seed, {**benchmark.env_options, **options}))[:limit]
         rows = _numbered(benchmark, data)
         return _unique([_task(benchmark, number, where, row) for number, where, row in rows][:limit])
     except (EnvError, PluginError) as error:
@@ -118,12 +126,12 @@ def _shot_rows(benchmark: Benchmark, rows: Iterable[tuple[str, Row]]) -> list[Ro
     return [row for row in converted if row is not None]
 
 
-def _env_tasks(benchmark: Benchmark, data: str | None, seed: int) -> Sequence[Task]:
+def _env_tasks(benchmark: Benchmark, data: str | None, seed: int, options: Mapping[str, Any]) -> Sequence[Task]:
     assert benchmark.env is not None
     if data is not None:
         return load_tasks(data)
     env: type[Env] = benchmark.env.load()
-    return env.tasks("eval", seed, **benchmark.env_options)
+    return env.tasks("eval", seed, **options)
 
 
 def _numbered(benchmark: Benchmark, data: str | None) -> list[tuple[int, str, Row]]:

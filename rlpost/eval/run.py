@@ -117,6 +117,9 @@ def _workers(
 ) -> Iterator[WorkerPool]:
     first = next(iter(wanted.values()))
     here = count_gpus()
+    variables = engine_environment(settings.engine, "cuda" if here else "cpu")
+    if settings.deterministic and here:
+        variables["VLLM_BATCH_INVARIANT"] = "1"
     setup = WorkerSetup(
         model_folder=str(model),
         engine=engine,
@@ -129,6 +132,7 @@ def _workers(
             "max_context": max(setting.config.max_context for setting in wanted.values()),
             "seed": settings.seed,
             "version": 0,
+            "seeded": settings.deterministic,
         },
         trust_remote_code=settings.trust_remote_code,
         settings=wanted,
@@ -136,7 +140,7 @@ def _workers(
     options: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": _gpus(settings, here),
-        "runtime_env": {"env_vars": engine_environment(settings.engine, "cuda" if here else "cpu")},
+        "runtime_env": {"env_vars": variables},
     }
     pool = WorkerPool(setup, options, settings.rollout.workers, settings.cluster.deadline_s, display.note)
     try:

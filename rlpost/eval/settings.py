@@ -5,6 +5,7 @@ Left out: the command line (cli.py) and what a benchmark is (benchmark.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +13,25 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlpost.eval.benchmark import EvalError
+from rlpost.eval.rows import find
 from rlpost.recipe import ClusterSection
 from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
 from rlpost.runfolder import RunFolder
 from rollout.config import RolloutConfig
 from rollout.vllm.config import VllmConfig
 
-_ROLLOUT = {"max_concurrent": 1024, "deadlines": {"start": 600.0, "score": 1800.0}}
+_ROLLOUT = {"max_concurrent": 1024, "deadline_s": 1800.0}
 """Answers may wait for their judges, the engine never for answers."""
 _ENGINE = {"slots": 256, "gpu_memory_utilization": 0.85}
 
 
 class EvalSettings(BaseModel):
-    """All that the numbers depend on, and where the engines run."""
+    """All that the numbers depend on, and where the engines run.
+
+    ``deterministic``: on a GPU, every sample draws from its own seed and vLLM's kernels do not depend on the batch, so
+    that an evaluation repeats number for number; slower. On a CPU both are always so in fp32. ``env_options``: keyword
+    arguments of the environment of benchmarks that are one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +46,8 @@ class EvalSettings(BaseModel):
     max_new_tokens: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
     data: dict[str, str] = Field(default_factory=dict)
+    env_options: dict[str, Any] = Field(default_factory=dict)
+    deterministic: bool = False
     trust_remote_code: bool = False
     rollout: RolloutConfig = RolloutConfig()
     engine: VllmConfig = VllmConfig()
@@ -68,6 +77,7 @@ def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
     values.setdefault("trust_remote_code", recipe.get("model", {}).get("trust_remote_code", False))
     values.setdefault("prompts", "base" if rollout.get("chat") == "plain" else "chat")
     values.setdefault("temperature", 0.0 if values.get("n", 1) == 1 else 1.0)
+    values.setdefault("env_options", _env_options(recipe, values["bench"]))
     values.setdefault("k", sorted({1, values.get("n", 1)}))
     source = RecipeSource(values, name="rlpost eval")
     for override in overrides:
@@ -80,7 +90,14 @@ def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
     return settings
 
 
-_KEPT = ("chat", "separator", "max_turns", "max_new_tokens", "observation_tokens")
+_KEPT = ("chat", "separator", "max_turns", "max_new_tokens", "max_context", "observation_tokens")
+
+
+def _env_options(recipe: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What the run's recipe tells its environment, where that is a benchmark's."""
+    env = recipe.get("env", {})
+    played = {found.env.target for found in map(find, names) if found.env is not None}
+    return dict(env.get("options", {})) if env.get("name") in played else {}
 
 
 def _check(settings: EvalSettings) -> None:

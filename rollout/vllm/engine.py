@@ -36,6 +36,7 @@ class VllmEngine:
         deterministic: lock-step; see ``expect``. On a GPU only then does a request draw from its own seed.
         transport: how weights will come: "object_store", or "ipc" from a process on the same GPU.
         version: policy version of the weights in ``model``, -1 where that is not known.
+        seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -51,11 +52,12 @@ class VllmEngine:
         deterministic: bool = False,
         transport: str = "object_store",
         version: int = -1,
+        seeded: bool | None = None,
     ) -> None:
         self._max_context = max_context
         self._transport = transport
         self._loop = StepLoop(
-            lambda: VllmCore(model, config, max_context, seed, transport, deterministic),
+            lambda: VllmCore(model, config, max_context, seed, transport, deterministic if seeded is None else seeded),
             slots=config.slots,
             stop_token_ids=stop_token_ids,
             version=version,

@@ -91,7 +91,7 @@ def test_worked_examples_come_first(tmp_path: Path) -> None:
 def test_mbpp_takes_its_own_split_and_its_own_examples(tmp_path: Path) -> None:
     rows = [{**PROGRAM, "task_id": number} for number in (1, 2, 3, 10, 11, 510, 511)]
     path = write(tmp_path, *rows)
-    assert [task.id for task in tasks_of(find("mbpp"), path, None, 0)] == ["11", "510"]
+    assert [task.id for task in tasks_of(find("mbpp"), path, None)] == ["11", "510"]
     shots = shots_of(find("mbpp"), path, 3)
     assert len(shots) == 3
     message = ask(find("mbpp"), tasks_of(find("mbpp"), path, 1, 0)[0], shots, "base")[0]["content"]
@@ -113,16 +113,16 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
         writer = csv.DictWriter(file, ["Puzzle", "Solution"])
         writer.writeheader()
         writer.writerow(sudoku.row)
-    assert tasks_of(find("sudoku"), str(tmp_path / "4x4.csv"), None, 0)[0].data["puzzle"] == "3102200002100320"
+    assert tasks_of(find("sudoku"), str(tmp_path / "4x4.csv"), None)[0].data["puzzle"] == "3102200002100320"
     (tmp_path / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(FUNCTION).encode()))
-    assert tasks_of(find("humaneval"), str(tmp_path / "HumanEval.jsonl.gz"), None, 0)[0].id == "HumanEval/900"
+    assert tasks_of(find("humaneval"), str(tmp_path / "HumanEval.jsonl.gz"), None)[0].id == "HumanEval/900"
     (tmp_path / "SVAMP.json").write_text(json.dumps([CASES[1].row]))
-    assert tasks_of(find("svamp"), str(tmp_path / "SVAMP.json"), None, 0)[0].id == "chal-1"
+    assert tasks_of(find("svamp"), str(tmp_path / "SVAMP.json"), None)[0].id == "chal-1"
     for number in (2, 1):  # MATH's own archive: a file a problem, a folder a subject
         place = tmp_path / "MATH" / "test" / "algebra" / f"{number}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(next(case for case in CASES if case.bench == "math").row))
-    found = tasks_of(find("math"), str(tmp_path / "MATH" / "test"), None, 0)
+    found = tasks_of(find("math"), str(tmp_path / "MATH" / "test"), None)
     assert [task.id for task in found] == ["algebra/1.json", "algebra/2.json"]
 
 
@@ -149,19 +149,19 @@ def test_a_malformed_row_is_named_by_file_and_line(
 ) -> None:
     good = next(case.row for case in CASES if case.bench == bench)
     with pytest.raises(EvalError, match=r"rows\.jsonl, " + message):
-        tasks_of(find(bench), write(tmp_path, good, row), None, 0)
+        tasks_of(find(bench), write(tmp_path, good, row), None)
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(CASES[0].row) + "\n{broken\n")
     with pytest.raises(EvalError, match=r"benchmark gsm8k: .*rows\.jsonl, line 2: not JSON"):
-        tasks_of(find("gsm8k"), str(path), None, 0)
+        tasks_of(find("gsm8k"), str(path), None)
 
 
 def test_ids_must_be_unique(tmp_path: Path) -> None:
     with pytest.raises(EvalError, match=r"line 2: the id 'HumanEval/900' is also that of .*line 1"):
-        tasks_of(find("humaneval"), write(tmp_path, FUNCTION, FUNCTION), None, 0)
+        tasks_of(find("humaneval"), write(tmp_path, FUNCTION, FUNCTION), None)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_an_unknown_benchmark_shows_the_nearest(name: str, message: str) -> None
 
 def test_missing_data(tmp_path: Path) -> None:
     with pytest.raises(EvalError, match="no data file"):
-        tasks_of(find("gsm8k"), str(tmp_path / "none.jsonl"), None, 0)
+        tasks_of(find("gsm8k"), str(tmp_path / "none.jsonl"), None)
     with pytest.raises(EvalError, match="give --data sudoku=FILE"):
-        tasks_of(find("sudoku"), None, None, 0)
+        tasks_of(find("sudoku"), None, None)
     with pytest.raises(EvalError, match="has no worked examples"):
         shots_of(find("humaneval"), None, 2)
     with pytest.raises(EvalError, match="has only 1 usable rows"):
