@@ -75,8 +75,8 @@ def _optional(name: str, attribute: str) -> Any:
 def tasks_of(
     benchmark: Benchmark,
     data: str | None,
-    limit: int | None,
-    seed: int,
+    limit: int | None = None,
+    seed: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Task]:
     """The questions, the first ``limit`` of them, each with a unique id; a task's data are the columns. ``options`` are
@@ -91,7 +91,8 @@ def tasks_of(
         rows = _numbered(benchmark, data)
         return _unique([_task(benchmark, number, where, row) for number, where, row in rows][:limit])
     except (EnvError, PluginError) as error:
-        raise EvalError(f"benchmark {benchmark.name}: {error}") from error
+        hint = " (here: env_options.KEY=value)" if "env.options" in str(error) else ""
+        raise EvalError(f"benchmark {benchmark.name}: {error}{hint}") from error
 
 
 def shots_of(benchmark: Benchmark, data: str | None, count: int) -> list[Row]:
