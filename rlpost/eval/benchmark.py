@@ -53,6 +53,7 @@ class Benchmark:
             file is named.
         env_options: its keyword arguments.
         max_turns: assistant turns an episode of ``env`` may take.
+        max_context: tokens an episode of ``env`` may have; elsewhere the prompts decide.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Benchmark:
     env: Plugin | None = None
     env_options: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 1
+    max_context: int = 8192

@@ -175,6 +175,7 @@ PAYMENTS = Benchmark(
     env=Plugin("envs.payments:Payments"),
     max_new_tokens=12,
     max_turns=5,
+    max_context=512,
 )
 _WORLD = Plugin("envs.appworld:AppWorld")
 WORLDS = (
@@ -185,6 +186,7 @@ WORLDS = (
         env=_WORLD,
         max_new_tokens=1024,
         max_turns=40,
+        max_context=32_768,
     ),
     Benchmark(
         name="appworld",
@@ -193,6 +195,7 @@ WORLDS = (
         env_options={"eval": "test_normal", "appworld": {}},
         max_new_tokens=1024,
         max_turns=40,
+        max_context=32_768,
     ),
 )
 CATALOGUE = {benchmark.name: benchmark for benchmark in (GSM8K, SVAMP, *MATHEMATICS, *CODE, *PUZZLES, *WORLDS)}

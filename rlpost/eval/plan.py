@@ -28,8 +28,6 @@ from rollout.specs import EpisodeSpec, Setting
 
 MESSAGES = "messages"
 """The column of a task that holds its opening messages."""
-MULTI_TURN_CONTEXT = 32_768
-"""Tokens of an episode of several turns, unless the model has fewer or the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,9 @@ def _setting(plan: Plan, benchmark: Benchmark, chat: ChatFormat, room: int | Non
         told = rollout.model_fields_set
         turns = rollout.max_turns if "max_turns" in told else benchmark.max_turns
         tokens = rollout.max_new_tokens if "max_new_tokens" in told else benchmark.max_new_tokens
-        context = rollout.max_context if "max_context" in told else min(room or MULTI_TURN_CONTEXT, MULTI_TURN_CONTEXT)
+        context = (
+            rollout.max_context if "max_context" in told else min(room or benchmark.max_context, benchmark.max_context)
+        )
         tokens = settings.max_new_tokens or tokens
         config = _with(rollout, chat=template, max_turns=turns, max_new_tokens=tokens, max_context=context)
         return Setting(benchmark.env, config, {**benchmark.env_options, **settings.env_options}, logprobs=False)

@@ -20,7 +20,17 @@ from rlpost.eval.benchmark import Benchmark, EvalError, Row, Source
 from rlpost.eval.catalogue import CATALOGUE
 
 _IDS = ("task_id", "unique_id", "id", "ID", "idx")
-_OF_A_FILE = ("prompt", "base_prompt", "system", "shot", "stop", "max_new_tokens", "max_turns", "env_options")
+_OF_A_FILE = (
+    "prompt",
+    "base_prompt",
+    "system",
+    "shot",
+    "stop",
+    "max_new_tokens",
+    "max_turns",
+    "max_context",
+    "env_options",
+)
 
 
 def find(name: str) -> Benchmark:

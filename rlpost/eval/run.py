@@ -19,7 +19,7 @@ from rlpost.eval.page import build_page
 from rlpost.eval.plan import Plan, make_plan, settings_of
 from rlpost.eval.play import play, sample_of
 from rlpost.eval.results import summarise, write_results
-from rlpost.eval.samples import Key, Sample, SampleFile, open_folder, write_sorted
+from rlpost.eval.samples import Key, Sample, SampleFile, check_folder, make_folder, write_sorted
 from rlpost.eval.settings import EvalSettings, run_folder
 from rlpost.placement import count_gpus
 from rlpost.workers import WorkerPool
@@ -45,28 +45,28 @@ def evaluate(settings: EvalSettings, out: Path, display: Display, engine: Plugin
     """
     display.phase("reading benchmarks")
     plan = make_plan(settings)
-    samples = open_folder(out, plan)
+    gpus = _gpus(settings, count_gpus())
+    samples = check_folder(out, plan)
     missing = [spec for spec in plan.specs() if _key(spec) not in samples]
     played: list[Sample] = []
     began = ended = time.monotonic()
     if missing:
-        with ray_cluster(settings.cluster.address) as ray_is_up:
-            model = model_of(settings, out)
-            wanted, chat = settings_of(plan, model)
-            display.phase("starting Ray and the engines")
-            ray_is_up()
-            with _workers(settings, model, wanted, engine, display) as pool, SampleFile(out) as file:
-                display.start(len(missing), len(samples), sum(sample.right for sample in samples.values()))
-                began = time.monotonic()
+        model = model_of(settings, out)
+        wanted, chat = settings_of(plan, model)
+        make_folder(out, plan)
+        display.phase("starting Ray and the engines")
+        with _workers(settings, model, wanted, engine, gpus, display) as pool, SampleFile(out) as file:
+            display.start(len(missing), len(samples), sum(sample.right for sample in samples.values()))
+            began = time.monotonic()
 
-                def done(spec: EpisodeSpec, trajectory: Trajectory) -> None:
-                    sample = sample_of(spec, trajectory, wanted[spec.setting], chat)
-                    file.add(sample)
-                    played.append(sample)
-                    display.answer(sample)
+            def done(spec: EpisodeSpec, trajectory: Trajectory) -> None:
+                sample = sample_of(spec, trajectory, wanted[spec.setting], chat)
+                file.add(sample)
+                played.append(sample)
+                display.answer(sample)
 
-                play(pool, missing, 4 * settings.engine.slots, settings.cluster.deadline_s, done)
-                ended = time.monotonic()
+            play(pool, missing, 4 * settings.engine.slots, settings.cluster.deadline_s, done)
+            ended = time.monotonic()
     samples |= {sample.key: sample for sample in played}
     return _finish(plan, out, samples, ended - began, played)
 
@@ -113,12 +113,11 @@ def model_of(settings: EvalSettings, out: Path) -> Path:
 
 @contextlib.contextmanager
 def _workers(
-    settings: EvalSettings, model: Path, wanted: dict[str, Setting], engine: Plugin, display: Display
+    settings: EvalSettings, model: Path, wanted: dict[str, Setting], engine: Plugin, gpus: float, display: Display
 ) -> Iterator[WorkerPool]:
     first = next(iter(wanted.values()))
-    here = count_gpus()
-    variables = engine_environment(settings.engine, "cuda" if here else "cpu")
-    if settings.deterministic and here:
+    variables = engine_environment(settings.engine, "cuda" if gpus else "cpu")
+    if settings.deterministic and gpus:
         variables["VLLM_BATCH_INVARIANT"] = "1"
     setup = WorkerSetup(
         model_folder=str(model),
@@ -139,15 +138,17 @@ def _workers(
     )
     options: dict[str, Any] = {
         "num_cpus": 1,
-        "num_gpus": _gpus(settings, here),
+        "num_gpus": gpus,
         "runtime_env": {"env_vars": variables},
     }
-    pool = WorkerPool(setup, options, settings.rollout.workers, settings.cluster.deadline_s, display.note)
-    try:
-        pool.wait_ready()
-        yield pool
-    finally:
-        pool.close()
+    with ray_cluster(settings.cluster.address) as ray_is_up:
+        ray_is_up()
+        pool = WorkerPool(setup, options, settings.rollout.workers, settings.cluster.deadline_s, display.note)
+        try:
+            pool.wait_ready()
+            yield pool
+        finally:
+            pool.close()
 
 
 def _gpus(settings: EvalSettings, here: int) -> float:

@@ -84,30 +84,33 @@ class SampleFile:
         self._file.close()
 
 
-def open_folder(path: Path, plan: Plan) -> dict[Key, Sample]:
-    """Make the folder, or go on in it: the samples that are there and need not be played again.
+def check_folder(path: Path, plan: Plan) -> dict[Key, Sample]:
+    """The samples that are there already and need not be played again; touches nothing.
 
     Raises:
-        EvalError: it holds another evaluation; the message says in what they differ.
+        EvalError: the folder holds another evaluation; the message says in what they differ.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    wanted = plan.settings.numbers
     place = path / SETTINGS
     if not place.exists():
         if (path / SAMPLES).exists():
             raise EvalError(f"{path} holds samples but no {SETTINGS}; give another --out")
-        replace_text(path / TASKS, "".join(json.dumps(row) + "\n" for row in _task_rows(plan)))
-        replace_text(place, json.dumps(wanted, indent=1) + "\n")
         return {}
-    held = json.loads(place.read_text())
+    held, wanted = json.loads(place.read_text()), plan.settings.numbers
     differ = sorted(key for key in {*held, *wanted} if held.get(key) != wanted.get(key))
     if differ:
         raise EvalError(
             f"{path} holds another evaluation: {differ[0]} was {held.get(differ[0])!r} and is now "
             f"{wanted.get(differ[0])!r}. Give another --out, or the same options to go on with it"
         )
-    _cut_torn_line(path / SAMPLES)
     return {key: sample for key, sample in read_samples(path).items() if not sample.error}
+
+
+def make_folder(path: Path, plan: Plan) -> None:
+    """The folder with settings and questions, where it is not there yet."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / SETTINGS).exists():
+        replace_text(path / TASKS, "".join(json.dumps(row) + "\n" for row in _task_rows(plan)))
+        replace_text(path / SETTINGS, json.dumps(plan.settings.numbers, indent=1) + "\n")
 
 
 def _task_rows(plan: Plan) -> list[dict[str, Any]]:

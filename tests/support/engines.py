@@ -7,12 +7,13 @@ trajectory against what really crossed. Left out: a model.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from rollout.engine import ProbeResult, Sample, SampleRequest
+from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rollout.weight_update import WeightUpdate
 
 
@@ -99,3 +100,57 @@ def build(stop_token_ids: list[int], vocabulary: int = 259, lock_step: bool = Fa
     """What a worker's setup names as its engine."""
     script = random_sampler(vocabulary, stop_token_ids)
     return LockStepScriptedEngine(script) if lock_step else ScriptedEngine(script)
+
+
+def _sums(model: str, answer: Callable[[int, SampleRequest], str], stop_token_ids: list[int]) -> ScriptedEngine:
+    """Answers the last ``a+b=`` of its context in the model's own tokens, then stops where there is room."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def script(request: SampleRequest) -> Sample:
+        a, b = re.findall(r"(\d)\+(\d)=", tokenizer.decode(request.token_ids))[-1]
+        ids = tokenizer(answer(int(a) + int(b), request), add_special_tokens=False)["input_ids"]
+        return sample_of([*ids, stop_token_ids[0]][: request.max_tokens], len(ids) < request.max_tokens)
+
+    return ScriptedEngine(script)
+
+
+def knowing(model: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Adds, and is off by one where the request's seed is divisible by three."""
+    return _sums(model, lambda total, request: str(total + ((request.seed or 0) % 3 == 0)), stop_token_ids)
+
+
+def always_right(model: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Adds."""
+    return _sums(model, lambda total, request: str(total), stop_token_ids)
+
+
+def going_on(model: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Adds, and then asks itself further questions, as a base model does."""
+    return _sums(model, lambda total, request: f"{total}\nQ: 1+1=?\nA: 2\nQ: " * 9, stop_token_ids)
+
+
+def failing(model: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Cannot add at all."""
+
+    def fail(total: int, request: SampleRequest) -> str:
+        raise EngineError(f"the engine cannot add up to {total}")
+
+    return _sums(model, fail, stop_token_ids)
+
+
+def failing_on_one_sum(model: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Cannot add 2+2, the only sum here whose prompt says so."""
+    inner = always_right(model, stop_token_ids)
+    from transformers import AutoTokenizer
+
+    tokenizer, script = AutoTokenizer.from_pretrained(model), inner.script
+
+    def fail_on_one(request: SampleRequest) -> Sample:
+        if "2+2=" in tokenizer.decode(request.token_ids):
+            raise EngineError("the engine cannot add 2+2")
+        return script(request)
+
+    inner.script = fail_on_one
+    return inner
