@@ -1,0 +1,220 @@
+"""``rlpost eval`` on GSM8K beside vLLM's own ``LLM.generate`` on the same requests: tokens a second, and their ratio.
+
+    python benchmarks/eval_throughput.py --data test.jsonl --out DIR                     # one GPU, under 5 minutes
+    python benchmarks/eval_throughput.py --data test.jsonl --out DIR --device cpu --tiny
+
+The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on the questions, so nothing is
+downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. Both sides get the same prompts as token
+ids, as many slots and as much memory, in processes of their own, one after the other. Timed: from the first request to
+the last answer; ours is judged by math-verify and written to disk within that time, vLLM's is not. vLLM runs as it does
+by default (engine in a process of its own) and, with ``--in-process``, in one. Seeds: on a GPU no request of either side
+has one (it would cost a kernel launch a request and step); ``--seeded`` gives both one. Left out: models that stop by
+themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SHAPE = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
+SHAPE |= {"intermediate_size": 4864, "vocab_size": 151_936}
+TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
+TINY |= {"intermediate_size": 256, "vocab_size": 8192}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl, also .gz")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a model of 4 million weights, few questions")
+    parser.add_argument("--limit", type=int, help="questions; default 400, tiny 24")
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--max-new-tokens", type=int, help="default 256, tiny 64")
+    parser.add_argument("--slots", type=int, help="requests sampled at once; default 256, tiny 32")
+    parser.add_argument("--in-process", action="store_true", help="also run vLLM without its second process")
+    parser.add_argument("--seeded", action="store_true", help="a seed a request on both sides, on a GPU too")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of LLM.generate in one engine; of ours one")
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.limit = given.limit or (24 if given.tiny else 400)
+    given.max_new_tokens = given.max_new_tokens or (64 if given.tiny else 256)
+    given.slots = given.slots or (32 if given.tiny else 256)
+    if given.peer:
+        _peer(given)
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    model = given.out / "model"
+    if not model.exists():
+        _build_model(model, given)
+    rows = [_ours(given, model)]
+    for name, variables in {"vllm": {}, "vllm in process": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}.items():
+        if name == "vllm" or given.in_process:
+            rows += _run_peer(given, name, variables)
+    _report(given, rows)
+
+
+def _build_model(folder: Path, given: argparse.Namespace) -> None:
+    """Random weights, and a byte-pair tokenizer of the questions' own text, filled up to the vocabulary."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    from envs.load import load_rows
+    from rlpost.learner.tiny import CHAT_TEMPLATE, END, START
+
+    shape = TINY if given.tiny else SHAPE
+    texts = [row["question"] + row["answer"] for _, row in load_rows(given.data)]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=6000, min_frequency=2, show_progress=False)
+    state = json.loads(trained.to_str())
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    for index in range(len(vocabulary), shape["vocab_size"] - 2):  # words that no text has, so that ids have a text
+        vocabulary[f"Ġw{index}"] = index
+    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in state["model"]["merges"]]
+    backend = Tokenizer.from_str(trained.to_str())
+    backend.model = BPE(vocab=vocabulary, merges=merges)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, additional_special_tokens=[START])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(0)
+    dtype = torch.float32 if given.device == "cpu" else torch.bfloat16
+    config = Qwen2Config(**shape, tie_word_embeddings=True, max_position_embeddings=4096)
+    Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _dtype(given: argparse.Namespace) -> str:
+    return "fp32" if given.device == "cpu" else "bf16"
+
+
+def _ours(given: argparse.Namespace, model: Path) -> dict[str, Any]:
+    out = given.out / "eval"
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    command = [sys.executable, "-m", "rlpost.cli", "eval", str(model), "--bench", "gsm8k", "--n", str(given.n)]
+    command += ["--limit", str(given.limit), "--max-new-tokens", str(given.max_new_tokens), "--out", str(out)]
+    command += [
+        "--data",
+        f"gsm8k={given.data.resolve()}",
+        f"engine.slots={given.slots}",
+        f"engine.dtype={_dtype(given)}",
+    ]
+    command += ["engine.gpu_memory_utilization=0.6", "temperature=1.0"]
+    if given.device == "cpu":
+        command += ["engine.kv_cache_gib=0.5", "engine.threads=1"]
+    if given.seeded:
+        command.append("deterministic=true")
+    began = time.monotonic()
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": _path()}, check=True)
+    results = json.loads((out / "results.json").read_text())
+    found = results["benchmarks"]["gsm8k"]
+    assert found["failed"] == 0.0, found
+    whole = time.monotonic() - began
+    return _row("rlpost eval", results["samples_played"], found["tokens"], results["wall_s"], whole)
+
+
+def _row(name: str, requests: int, tokens: int, seconds: float, whole_s: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "requests": requests,
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
+        "tokens_per_s": round(tokens / seconds, 1),
+        "with_start_s": round(whole_s, 1),
+    }
+
+
+def _path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _run_peer(given: argparse.Namespace, name: str, variables: dict[str, str]) -> list[dict[str, Any]]:
+    from rollout.vllm.config import VllmConfig, engine_environment
+
+    environment = {**os.environ, **engine_environment(VllmConfig(threads=1), given.device), "PYTHONPATH": _path()}
+    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer", name]
+    began = time.monotonic()
+    subprocess.run(command, env={**environment, **variables}, check=True)
+    rows: list[dict[str, Any]] = json.loads((given.out / "peer.json").read_text())
+    return [{**row, "with_start_s": round(time.monotonic() - began, 1)} for row in rows]
+
+
+def _peer(given: argparse.Namespace) -> None:
+    """In a process of its own: vLLM's offline engine on the prompts that the evaluation asked, as token ids."""
+    from vllm import LLM, SamplingParams
+
+    from rollout.chat import load_format
+
+    model = given.out / "model"
+    chat = load_format(model)
+    asked = [json.loads(line)["messages"] for line in (given.out / "eval" / "tasks.jsonl").read_text().splitlines()]
+    prompts = [{"prompt_token_ids": chat.opening(messages)} for messages in asked for _ in range(given.n)]
+    longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts)
+    options: dict[str, Any] = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 29, "block_size": 32}
+    if given.device == "cuda":
+        options = {"gpu_memory_utilization": 0.6}
+    llm = LLM(
+        model=str(model),
+        dtype="float32" if given.device == "cpu" else "bfloat16",
+        max_model_len=longest + given.max_new_tokens,
+        max_num_seqs=given.slots,
+        **options,
+    )
+    seeded = given.seeded or given.device == "cpu"
+    sampling = [
+        SamplingParams(
+            temperature=1.0,
+            max_tokens=given.max_new_tokens,
+            seed=index if seeded else None,
+            stop_token_ids=chat.stop_token_ids,
+        )
+        for index in range(len(prompts))
+    ]
+    rows = []
+    for number in range(given.repeats):
+        began = time.monotonic()
+        outputs = llm.generate(prompts, sampling, use_tqdm=False)
+        seconds = time.monotonic() - began
+        tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+        rows.append(_row(f"{given.peer}, run {number + 1}", len(outputs), tokens, seconds, 0.0))
+        llm.reset_prefix_cache()
+    (given.out / "peer.json").write_text(json.dumps(rows))
+
+
+def _report(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    best = max(row["tokens_per_s"] for row in rows[1:])
+    ratio = rows[0]["tokens_per_s"] / best
+    settings = {key: str(value) for key, value in vars(given).items() if key != "peer"}
+    content = {"ratio_to_fastest_peer": round(ratio, 4), "rows": rows, "settings": settings, "machine": _machine(given)}
+    (given.out / "eval_throughput.json").write_text(json.dumps(content, indent=1))
+    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| " + " | ".join(f"{value:,}" if isinstance(value, int | float) else value for value in row.values()) + " |"
+        for row in rows
+    ]
+    lines.append(f"\nrlpost eval / fastest vLLM: {ratio:.3f} ({_machine(given)})")
+    text = "\n".join(lines) + "\n"
+    (given.out / "eval_throughput.md").write_text(text)
+    print(text)
+
+
+def _machine(given: argparse.Namespace) -> str:
+    if given.device == "cpu":
+        return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    shown = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return shown.stdout.strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()
