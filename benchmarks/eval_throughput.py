@@ -7,8 +7,8 @@ The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on 
 downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. Both sides get the same prompts as token
 ids, as many slots and as much memory, in processes of their own, one after the other. Timed: from the first request to
 the last answer; ours is judged by math-verify and written to disk within that time, vLLM's is not. vLLM runs as it does
-by default (engine in a process of its own) and, with ``--in-process``, in one. Seeds: on a GPU no request of either side
-has one (it would cost a kernel launch a request and step); ``--seeded`` gives both one. Left out: models that stop by
+by default (engine in a process of its own) and, with ``--in-process``, in one. Seeds: on a GPU no request has one (it
+would cost a kernel launch a request and step); ``--seeded`` gives both sides one. Left out: models that stop by
 themselves.
 """
 
