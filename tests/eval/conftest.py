@@ -50,17 +50,33 @@ def sums(tmp_path: Path) -> Path:
     return path
 
 
+def play_sums(
+    model: Path, folder: Path, bench: Path | str, overrides: tuple[str, ...], build: str, **given: Any
+) -> dict[str, Any]:
+    """Evaluate with an engine of tests/support; what ``results.json`` holds."""
+    given = {"model": str(model), "bench": tuple(str(bench).split(",")), "max_new_tokens": 8, **given}
+    settings = settle(given, ["engine.slots=4", *overrides])
+    engine = Plugin.locate(f"{ENGINES}:{build}")
+    with Display(Console(quiet=True)) as display:
+        return evaluate(settings, folder, display, engine)
+
+
 @pytest.fixture
 def run_eval(ray_cluster: None, tiny_model: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Evaluate with the engine that knows sums; what ``results.json`` holds."""
+    """Evaluate with the engine that knows sums, or another, into ``tmp_path``."""
 
     def run(
         bench: Path | str, *overrides: str, out: str = "out", build: str = "knowing", **given: Any
     ) -> dict[str, Any]:
-        given = {"model": str(tiny_model), "bench": tuple(str(bench).split(",")), "max_new_tokens": 8, **given}
-        settings = settle(given, ["engine.slots=4", *overrides])
-        engine = Plugin.locate(f"{ENGINES}:{build}")
-        with Display(Console(quiet=True)) as display:
-            return evaluate(settings, tmp_path / out, display, engine)
+        return play_sums(tiny_model, tmp_path / out, bench, overrides, build, **given)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of the sums, four samples each; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "sums.py").write_text(SUMS)
+    play_sums(tiny_model, folder / "out", folder / "sums.py", (), "knowing", n=4, k=(1, 2, 4))
+    return folder / "out"

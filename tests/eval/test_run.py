@@ -5,17 +5,20 @@ The engine here knows sums (and, from its seed, gets some wrong); test_vllm.py h
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from rlpost.eval import run as evaluation
 from rlpost.eval.benchmark import EvalError
-from rlpost.eval.compare import compare
-from rlpost.eval.samples import SAMPLES, Sample, read_samples
+from rlpost.eval.compare import compare, print_comparison
+from rlpost.eval.results import read_results
+from rlpost.eval.samples import SAMPLES, Sample, read_samples, write_sorted
 from rlpost.faults import RunError
 
 Run = Callable[..., dict[str, Any]]
@@ -26,9 +29,9 @@ def numbers(results: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_numbers_follow_from_the_samples(run_eval: Run, sums: Path, tmp_path: Path) -> None:
-    results = run_eval(sums, n=4, k=(1, 2, 4))["benchmarks"]["sums"]
-    samples = list(read_samples(tmp_path / "out").values())
+def test_numbers_follow_from_the_samples(whole: Path) -> None:
+    results = read_results(whole)["benchmarks"]["sums"]
+    samples = list(read_samples(whole).values())
     right = {}
     for sample in samples:
         right[sample.task] = right.get(sample.task, 0) + sample.right
@@ -45,15 +48,14 @@ def test_numbers_follow_from_the_samples(run_eval: Run, sums: Path, tmp_path: Pa
     assert results["tokens"] == sum(sample.tokens for sample in samples)
     assert results["stops"] == {"done": 48}
     assert "majority@4" not in results  # this reward names no answers
-    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    assert (whole / "report.html").stat().st_size > 10_000
 
 
-def test_any_number_of_workers_gives_the_same_samples(run_eval: Run, sums: Path, tmp_path: Path) -> None:
-    one = run_eval(sums, n=3, out="one")
-    three = run_eval(sums, "rollout.workers=3", n=3, out="three")
-    assert numbers(one) == numbers(three)
-    assert (tmp_path / "one" / SAMPLES).read_text() == (tmp_path / "three" / SAMPLES).read_text()
-    assert {path.name for path in (tmp_path / "one").iterdir()} == {
+def test_any_number_of_workers_gives_the_same_samples(run_eval: Run, sums: Path, whole: Path, tmp_path: Path) -> None:
+    three = run_eval(sums, "rollout.workers=3", n=4, k=(1, 2, 4), out="three")
+    assert numbers(read_results(whole)) == numbers(three)
+    assert (whole / SAMPLES).read_text() == (tmp_path / "three" / SAMPLES).read_text()
+    assert {path.name for path in (tmp_path / "three").iterdir()} == {
         "eval.json",
         "tasks.jsonl",
         "samples.jsonl",
@@ -63,9 +65,9 @@ def test_any_number_of_workers_gives_the_same_samples(run_eval: Run, sums: Path,
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
-    run_eval: Run, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_eval: Run, sums: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_eval(sums, n=4, out="whole")
+    told = {"n": 4, "k": (1, 2, 4), "out": "cut"}
     add, seen = evaluation.SampleFile.add, []
 
     def stop_after_ten(file: Any, sample: Sample) -> None:
@@ -76,37 +78,42 @@ def test_an_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
 
     monkeypatch.setattr(evaluation.SampleFile, "add", stop_after_ten)
     with pytest.raises(KeyboardInterrupt):
-        run_eval(sums, n=4, out="cut")
+        run_eval(sums, **told)
     monkeypatch.setattr(evaluation.SampleFile, "add", add)
     path = tmp_path / "cut" / SAMPLES
     lines = path.read_text().splitlines(keepends=True)
     assert len(lines) == 10
     path.write_text("".join(lines[:9]) + lines[9][:40])  # killed in the middle of a line
     assert not (tmp_path / "cut" / "results.json").exists()
-    resumed = run_eval(sums, n=4, out="cut")
+    resumed = run_eval(sums, **told)
     assert resumed["samples_played"] == 48 - 9
-    assert numbers(resumed) == numbers(whole)
-    assert path.read_text() == (tmp_path / "whole" / SAMPLES).read_text()
-    again = run_eval(sums, n=4, out="cut")  # nothing is missing: nothing is started
+    assert numbers(resumed) == numbers(read_results(whole))
+    assert path.read_text() == (whole / SAMPLES).read_text()
+    again = run_eval(sums, **told)  # nothing is missing: nothing is started
     assert again["samples_played"] == 0
-    assert numbers(again) == numbers(whole)
+    assert numbers(again) == numbers(resumed)
 
 
-def test_a_part_draws_what_the_whole_draws(run_eval: Run, sums: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_part_draws_what_the_whole_draws(run_eval: Run, sums: Path, whole: Path, tmp_path: Path) -> None:
     run_eval(sums, n=2, limit=5, out="part")
-    run_eval(sums, n=4, out="whole")
-    part, whole = read_samples(tmp_path / "part"), read_samples(tmp_path / "whole")
+    part, all_of_it = read_samples(tmp_path / "part"), read_samples(whole)
     assert len(part) == 10
-    assert all(whole[key] == sample for key, sample in part.items())
+    assert all(all_of_it[key] == sample for key, sample in part.items())
 
 
-def test_a_folder_holds_one_evaluation(run_eval: Run, sums: Path) -> None:
-    run_eval(sums, n=2)
+def test_a_folder_holds_one_evaluation(run_eval: Run, sums: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "out")
     with pytest.raises(EvalError, match=r"holds another evaluation: seed was 0 and is now 7\. Give another --out"):
-        run_eval(sums, n=2, seed=7)
-    run_eval(sums, "rollout.workers=2", n=2, k=(2,))  # neither changes what is sampled
+        run_eval(sums, n=4, seed=7)
+    kept = run_eval(sums, "rollout.workers=2", n=4, k=(2,))  # neither changes what is sampled: nothing is started
+    assert kept["samples_played"] == 0
+    (tmp_path / "out" / "eval.json").unlink()
+    with pytest.raises(EvalError, match=r"holds samples but no eval\.json"):
+        run_eval(sums, n=4)
 
 
+@pytest.mark.slow
 def test_a_failed_episode_is_played_again_and_then_counts_as_wrong(run_eval: Run, sums: Path, tmp_path: Path) -> None:
     results = run_eval(sums, build="failing_on_one_sum")["benchmarks"]["sums"]
     samples = read_samples(tmp_path / "out")
@@ -119,6 +126,7 @@ def test_a_failed_episode_is_played_again_and_then_counts_as_wrong(run_eval: Run
     assert healed["benchmarks"]["sums"]["failed"] == 0.0
 
 
+@pytest.mark.slow
 def test_many_failures_end_it_with_the_reason(run_eval: Run, sums: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"of \d+ episodes failed twice each.*the engine cannot add"):
         run_eval(sums, build="failing")
@@ -127,35 +135,43 @@ def test_many_failures_end_it_with_the_reason(run_eval: Run, sums: Path, tmp_pat
 
 def test_a_broken_reward_ends_it_at_once(run_eval: Run, tmp_path: Path, sums: Path) -> None:
     sums.write_text(sums.read_text().replace('str(task["a"]', 'str(task["nothing"]'))
-    with pytest.raises(RunError, match=r"task 1\+0: .*reward.* raised on task '1\+0': KeyError: 'nothing'"):
+    with pytest.raises(RunError, match=r"task \d\+\d: .*reward.* raised on task '.*': KeyError: 'nothing'"):
         run_eval(sums)
 
 
-def test_two_evaluations_are_compared_question_by_question(run_eval: Run, sums: Path, tmp_path: Path) -> None:
-    run_eval(sums, n=4, out="a")
-    run_eval(sums, n=4, out="b", build="always_right")
-    (found,) = compare(tmp_path / "a", tmp_path / "b")
-    a = json.loads((tmp_path / "a" / "results.json").read_text())["benchmarks"]["sums"]["score"]
-    assert (found.bench, found.questions, found.second) == ("sums", 12, 1.0)
-    assert found.difference == pytest.approx(1.0 - a)
+def test_two_evaluations_are_compared_question_by_question(whole: Path, tmp_path: Path) -> None:
+    better = tmp_path / "better"
+    shutil.copytree(whole, better)
+    first = list(read_samples(whole).values())
+    write_sorted(better, [replace(sample, right=True) for sample in first if sample.task != "1+0"])
+    (found,) = compare(whole, better)
+    shared = [sample for sample in first if sample.task != "1+0"]
+    share = sum(sample.right for sample in shared) / len(shared)
+    assert (found.bench, found.questions, found.first, found.second) == ("sums", 11, pytest.approx(share), 1.0)
+    assert found.difference == pytest.approx(1.0 - share)
     assert found.low < found.difference < found.high
     assert (found.better > 0, found.worse) == (True, 0)
-    same = compare(tmp_path / "a", tmp_path / "a")[0]
+    same = compare(whole, whole)[0]
     assert (same.difference, same.low, same.high, same.better, same.worse) == (0.0, 0.0, 0.0, 0, 0)
+    console = Console(record=True, width=100)
+    print_comparison([found], console)
+    assert f"{100 * found.difference:+.1f}" in console.export_text()
 
 
-def test_what_cannot_be_compared(run_eval: Run, sums: Path, tmp_path: Path) -> None:
-    run_eval(sums, out="a")
-    other = tmp_path / "others.py"
-    other.write_text(sums.read_text())
-    run_eval(other, out="b")
+def test_what_cannot_be_compared(whole: Path, tmp_path: Path) -> None:
+    samples = list(read_samples(whole).values())
+    for name, kept in {
+        "other": [replace(sample, bench="others") for sample in samples],
+        "one": [sample for sample in samples if sample.task == "1+0"],
+    }.items():
+        shutil.copytree(whole, tmp_path / name)
+        write_sorted(tmp_path / name, kept)
     with pytest.raises(EvalError, match="no benchmark in common: sums and others"):
-        compare(tmp_path / "a", tmp_path / "b")
+        compare(whole, tmp_path / "other")
     with pytest.raises(EvalError, match=r"has no results\.json"):
-        compare(tmp_path / "a", tmp_path)
-    run_eval(sums, out="one", limit=1)
+        compare(whole, tmp_path)
     with pytest.raises(EvalError, match="share 1 questions; at least 2"):
-        compare(tmp_path / "a", tmp_path / "one")
+        compare(whole, tmp_path / "one")
 
 
 def test_an_environment_is_a_benchmark_and_scenarios_count_whole(run_eval: Run, tmp_path: Path) -> None:
@@ -184,6 +200,7 @@ def test_an_environment_is_a_benchmark_and_scenarios_count_whole(run_eval: Run, 
     assert samples["world", "1+2", 0].text.count("0+0=?") == 1
 
 
+@pytest.mark.slow
 def test_base_prompts_stop_at_a_text(run_eval: Run, sums: Path, tmp_path: Path) -> None:
     sums.write_text(sums.read_text() + '\nbase_prompt = "Q: {a}+{b}=?\\nA:"\nstop = "\\nQ:"\n')
     found = run_eval(sums, prompts="base", build="going_on", max_new_tokens=40)["benchmarks"]["sums"]

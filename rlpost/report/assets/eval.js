@@ -25,12 +25,12 @@ function verdict(sample) {
 function drawHead(run) {
   byId("head").append(h("p", { class: "status finished" }, "evaluation"), h("h1", {}, run.name), pairs("chips", run.chips));
   const names = Object.keys(run.benchmarks);
-  const extra = [...new Set(names.flatMap((name) => Object.keys(run.benchmarks[name]).filter((key) => /^(pass@|majority@|sgc$)/.test(key))))];
-  const columns = ["benchmark", "score", "95 % interval", "", "questions", "n", ...extra, "reward", "truncated", "failed", "tokens a sample", "stopped by"];
+  const extra = [...new Set(names.flatMap((name) => Object.keys(run.benchmarks[name]).filter((key) => /^(pass@(?!1$)|majority@|sgc$)/.test(key))))];
+  const columns = ["benchmark", "score", "95 % interval", "", "asked", ...extra, "reward", "truncated", "failed", "tokens", "stopped by"];
   const row = (name) => {
     const found = run.benchmarks[name], [low, high] = found.ci95;
     return h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "score" }, percent(found.score)), h("td", {}, `${percent(low)} … ${percent(high)}`),
-      h("td", {}, interval(found.score, low, high)), h("td", {}, GROUPED.format(found.questions)), h("td", {}, String(found.n)),
+      h("td", {}, interval(found.score, low, high)), h("td", {}, `${GROUPED.format(found.questions)} × ${found.n}`),
       extra.map((key) => h("td", {}, found[key] ? percent(found[key].value) : "–")), h("td", {}, trimmed(found.reward, 4)), h("td", {}, percent(found.truncated)),
       h("td", {}, percent(found.failed)), h("td", {}, GROUPED.format(found.tokens_per_sample)),
       h("td", {}, Object.entries(found.stops).map(([stop, count]) => `${stop.replaceAll("_", " ")} ${GROUPED.format(count)}`).join(", ")));
