@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,28 @@ def test_a_seed_repeats_the_sample(vllm: Run) -> None:
     first, second, other = (vllm(sample, [request])[0] for request in requests)
     np.testing.assert_array_equal(first.token_ids, second.token_ids)
     assert first.token_ids.tolist() != other.token_ids.tolist()
+
+
+def test_a_request_may_say_itself_that_it_is_over(vllm: Run) -> None:
+    asked = [
+        SampleRequest("whole", PROMPT, 40, seed=3),
+        SampleRequest("over at 16", PROMPT, 40, seed=3, logprobs=False, ends=_has_sixteen),
+        SampleRequest("never over", PROMPT, 40, seed=3, ends=_never),
+    ]
+    whole, over, never = vllm(sample, asked)
+    assert len(whole.token_ids) > 16
+    assert (over.token_ids.tolist(), over.stopped, over.aborted) == (whole.token_ids[:16].tolist(), True, False)
+    assert np.isnan(over.logprobs).all()
+    assert never.token_ids.tolist() == whole.token_ids.tolist()
+    np.testing.assert_array_equal(never.logprobs, whole.logprobs)
+
+
+def _has_sixteen(token_ids: Sequence[int]) -> bool:
+    return len(token_ids) >= 10  # asked at 8, 16, ...
+
+
+def _never(token_ids: Sequence[int]) -> bool:
+    return False
 
 
 def test_the_context_is_the_limit_of_a_long_budget(vllm: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -17,13 +18,13 @@ from reward.plugins import Plugin, PluginError
 from rollout.chat import ChatError, TemplateFormat
 from rollout.config import RolloutConfig
 from rollout.gate import OrderedGate
-from rollout.specs import EpisodeSpec, Summary, WorkerSetup
+from rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup
 from rollout.trajectory import StopReason, Trajectory
 from rollout.weight_update import WeightUpdate
 from rollout.worker import RolloutWorker
 from tests.support.engines import LockStepScriptedEngine, ScriptedEngine
 from tests.support.tokenizers import byte_tokenizer
-from tests.support.worlds import Broken, Chatter
+from tests.support.worlds import Broken, Chatter, Keeper
 
 T = TypeVar("T")
 ENGINES = Path(__file__).parent.parent / "support" / "engines.py"
@@ -290,3 +291,53 @@ def test_as_a_ray_actor_elsewhere_it_runs_a_users_files(
         assert summary.reward == trajectory.reward == 2.0 * len(said)
         assert summary.metrics["in_the_drivers_folder"] == 0.0
         assert summary.metrics["pid"] != float(os.getpid())
+
+
+def test_a_worker_serves_several_settings(model_folder: str) -> None:
+    setup = _setup(model_folder)
+    short = RolloutConfig(max_turns=1, max_new_tokens=4, max_context=400, chat="plain", separator="")
+    other = Setting(Plugin("tests.support.worlds:QuickChatter"), short, {"turns": 9}, logprobs=False)
+    setup = dataclasses.replace(setup, settings={"other": other})
+    specs = [dataclasses.replace(spec, setting="other" * (i % 2)) for i, spec in enumerate(_specs(6))]
+
+    async def scenario() -> list[tuple[Summary, Trajectory]]:
+        worker = RolloutWorker(setup)
+        return await asyncio.gather(*(worker.run(spec) for spec in specs))
+
+    for spec, (summary, trajectory) in zip(specs, _soon(scenario()), strict=True):
+        assert summary.turns == (1 if spec.setting else 3)
+        assert trajectory.policy_tokens <= (4 if spec.setting else 48)
+        assert summary.usable
+
+
+def test_a_turn_ends_at_a_text(model_folder: str) -> None:
+    """What follows the text neither reaches the environment nor counts as running out of tokens."""
+    config = RolloutConfig(max_turns=1, max_new_tokens=16, max_context=400)
+    setting = Setting(Plugin("tests.support.worlds:Keeper"), config, stop=("\nQ:", "!!"))
+    setup = dataclasses.replace(
+        _setup(model_folder), settings={"": setting}, engine=Plugin("tests.support.engines:says")
+    )
+
+    async def scenario(text: str) -> tuple[Summary, Trajectory]:
+        worker = RolloutWorker(dataclasses.replace(setup, engine_options={"text": text, "model": model_folder}))
+        return await worker.run(_specs(1)[0])
+
+    for text, seen, stop in [
+        ("4\nQ: next?", "4", StopReason.DONE),
+        ("4!!\nQ:", "4", StopReason.DONE),
+        ("4 and on and on and on", "4 and on and on ", StopReason.TOKEN_LIMIT),
+    ]:
+        Keeper.kept.clear()
+        summary, trajectory = _soon(scenario(text))
+        assert Keeper.kept == [seen]
+        assert (summary.stop, trajectory.turns[0].truncated) == (stop, stop is StopReason.TOKEN_LIMIT)
+
+
+def test_a_stop_text_is_looked_for_in_the_newest_tokens_only(model_folder: str) -> None:
+    ends = TemplateFormat(byte_tokenizer()).stop_check(["\nQ:"])
+    assert ends is not None
+    ids = byte_tokenizer()("4\nQ: and so on and so forth", add_special_tokens=False)["input_ids"]
+    assert ends(ids[:4])
+    assert not ends(ids[:3])
+    assert not ends(ids)  # found long ago, when it was new
+    assert TemplateFormat(byte_tokenizer()).stop_check(()) is None

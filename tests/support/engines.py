@@ -102,6 +102,14 @@ def build(stop_token_ids: list[int], vocabulary: int = 259, lock_step: bool = Fa
     return LockStepScriptedEngine(script) if lock_step else ScriptedEngine(script)
 
 
+def says(model: str, text: str, stop_token_ids: list[int], **_: Any) -> ScriptedEngine:
+    """Always the same, and goes on as long as it may."""
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(model)(text, add_special_tokens=False)["input_ids"]
+    return ScriptedEngine(lambda request: sample_of(ids[: request.max_tokens], stopped=False))
+
+
 def _sums(model: str, answer: Callable[[int, SampleRequest], str], stop_token_ids: list[int]) -> ScriptedEngine:
     """Answers the last ``a+b=`` of its context in the model's own tokens, then stops where there is room."""
     from transformers import AutoTokenizer

@@ -149,3 +149,19 @@ class Slow(Chatter):
     def step(self, text: str) -> Observation:
         time.sleep(self.task.data["seconds"])
         return super().step(text)
+
+
+class Keeper(Env):
+    """Asks once and keeps what it is told."""
+
+    kept: list[str] = []  # noqa: RUF012
+
+    def start(self) -> Sequence[Message]:
+        return [{"role": "user", "content": "?"}]
+
+    def step(self, text: str) -> Observation:
+        self.kept.append(text)
+        return Observation("", done=True)
+
+    def score(self) -> Score:
+        return Score(0.0)
