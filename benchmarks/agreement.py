@@ -63,12 +63,13 @@ def main() -> None:
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="questions of each benchmark; default: all")
     parser.add_argument("--rewritten", type=int, default=40, help="questions whose references are rewritten")
+    parser.add_argument("--part", choices=("references", "items"), help="only the first or the second part")
     given = parser.parse_args()
     benches = {name: _questions(given.data, name, given.limit) for name in FILES}
-    references = _references(benches)
+    references = _references(benches) if given.part != "items" else []
     if given.peers:
         sys.path.append(str(given.peers))
-    verdicts = _compare(benches, given.rewritten) if given.peers else []
+    verdicts = _compare(benches, given.rewritten) if given.peers and given.part != "references" else []
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "agreement.json").write_text(
         json.dumps({"references": references, "verdicts": [asdict(verdict) for verdict in verdicts]}, indent=1)
@@ -279,13 +280,22 @@ def _report(references: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -
         agree = sum(v.ours == v.theirs for v in found)
         only = [sum(v.ours > v.theirs for v in found), sum(v.ours < v.theirs for v in found)]
         lines.append(f"| {bench} | {peer} | {len(found)} | {agree} | {only[0]} | {only[1]} |")
-    lines += ["", "| benchmark | peer | kind | task | ours | theirs | answer's end |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "| benchmark | peer | kind | items | ours right only | theirs right only | an example's end |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for bench, peer in groups:
+        for kind in dict.fromkeys(v.item.kind for v in verdicts):
+            found = [v for v in verdicts if (v.item.bench, v.peer, v.item.kind) == (bench, peer, kind)]
+            odd = [v for v in found if v.ours != v.theirs]
+            if odd:
+                end = repr(odd[0].item.text[-50:]).replace("|", "\\|")
+                only = [sum(v.ours > v.theirs for v in odd), sum(v.ours < v.theirs for v in odd)]
+                lines.append(f"| {bench} | {peer} | {kind} | {len(found)} | {only[0]} | {only[1]} | `{end}` |")
+    lines += ["", "Disagreements on sampled outputs, item by item:", ""]
+    lines += ["| benchmark | peer | task | ours | theirs | answer's end |", "|---|---|---|---|---|---|"]
     for v in verdicts:
-        if v.ours != v.theirs:
-            end = repr(v.item.text[-60:]).replace("|", "\\|")
-            lines.append(
-                f"| {v.item.bench} | {v.peer} | {v.item.kind} | {v.item.task} | {v.ours} | {v.theirs} | {end} |"
-            )
+        if v.ours != v.theirs and v.item.kind == "sampled":
+            end = repr(v.item.text[-80:]).replace("|", "\\|")
+            lines.append(f"| {v.item.bench} | {v.peer} | {v.item.task} | {v.ours} | {v.theirs} | `{end}` |")
     return "\n".join(lines) + "\n"
 
 

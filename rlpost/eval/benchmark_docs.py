@@ -13,9 +13,13 @@ def render() -> str:
     """A table of all benchmarks, and below it every default prompt word by word."""
     lines = ["| `--bench` | what | rows on the hub | judged by | tokens |", "|---|---|---|---|---|"]
     lines += [_row(benchmark) for benchmark in CATALOGUE.values()]
+    alike: dict[tuple[object, ...], list[Benchmark]] = {}
     for benchmark in CATALOGUE.values():
         if benchmark.env is None:
-            lines += ["", *_prompts(benchmark)]
+            key = (benchmark.prompt, benchmark.base_prompt, benchmark.stop, benchmark.shot)
+            alike.setdefault(key, []).append(benchmark)
+    for group in alike.values():
+        lines += ["", *_prompts(group)]
     return "\n".join(lines) + "\n"
 
 
@@ -28,12 +32,13 @@ def _row(benchmark: Benchmark) -> str:
     return f"| `{benchmark.name}` | {benchmark.about} | {rows} | {judge} | {benchmark.max_new_tokens} |"
 
 
-def _prompts(benchmark: Benchmark) -> list[str]:
-    lines = [f"**{benchmark.name}**, chat:", "", *_quoted(benchmark.prompt), "", "base:", ""]
-    lines += [*_quoted(benchmark.base_prompt), "", f"stops: {', '.join(f'`{text!r}`' for text in benchmark.stop)}"]
-    if benchmark.shot:
-        lines += [f"; a worked example answers `{benchmark.shot!r}`"]
-    return lines
+def _prompts(alike: list[Benchmark]) -> list[str]:
+    """The prompts that some benchmarks have in common."""
+    first = alike[0]
+    names = ", ".join(f"**{benchmark.name}**" for benchmark in alike)
+    shot = f" A worked example's answer: `{first.shot!r}`." if first.shot else ""
+    lines = [f"{names}. Chat:", "", *_quoted(first.prompt), "", "Base:", "", *_quoted(first.base_prompt)]
+    return [*lines, "", f"Base answers end at {' '.join(f'`{text!r}`' for text in first.stop)}.{shot}"]
 
 
 def _quoted(text: str) -> list[str]:
