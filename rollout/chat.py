@@ -20,6 +20,7 @@ from rollout.truncate import truncate
 
 TURN_MARK = "TURN7f3a91MARK"
 TEXT_MARK = "TEXT5c08d2MARK"
+OPENINGS_KEPT = 256
 
 
 class ChatError(ValueError):
@@ -40,6 +41,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, observation_tokens: int = 1024) -> None:
         self._tokenizer = tokenizer
         self._observation_tokens = observation_tokens
+        self._openings: dict[tuple[tuple[str, str], ...], list[int]] = {}
         self._checks: dict[tuple[str, ...], Callable[[Sequence[int]], bool]] = {}
         self._backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         if self._backend is not None:  # limits that a tokenizer file brings along
@@ -52,11 +54,20 @@ class ChatFormat:
         self.stop_token_ids: list[int] = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the opening messages, ready for the first turn to be sampled after them.
+        """Token ids of the opening messages, ready for the first turn to be sampled after them. Those asked for lately
+        are kept: all episodes of a task begin alike.
 
         Raises:
             ChatError: the chat template refuses these messages.
         """
+        key = tuple((message["role"], message["content"]) for message in messages)
+        if key not in self._openings:
+            if len(self._openings) >= OPENINGS_KEPT:
+                del self._openings[next(iter(self._openings))]
+            self._openings[key] = self._open(messages)
+        return list(self._openings[key])
+
+    def _open(self, messages: Sequence[Message]) -> list[int]:
         raise NotImplementedError
 
     def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
@@ -167,8 +178,7 @@ class TemplateFormat(ChatFormat):
     def _end(self) -> int:
         return self.stop_token_ids[0] if self._turn_end is None else self._turn_end
 
-    def opening(self, messages: Sequence[Message]) -> list[int]:
-        """See ChatFormat."""
+    def _open(self, messages: Sequence[Message]) -> list[int]:
         return self._encode(self._render(messages))
 
     def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
@@ -230,8 +240,7 @@ class PlainFormat(ChatFormat):
                 "the tokenizer has no eos_token, so nothing can end a turn; set it in tokenizer_config.json"
             )
 
-    def opening(self, messages: Sequence[Message]) -> list[int]:
-        """See ChatFormat."""
+    def _open(self, messages: Sequence[Message]) -> list[int]:
         return self._encode("".join(m["content"] + self._separator for m in messages), add_special_tokens=True)
 
     def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ from rollout.vllm.requests import Probe, Sampling
 from rollout.weight_update import WeightUpdate
 
 T = TypeVar("T")
+SWITCH_S = 0.0005
+"""Seconds that another thread may go on in Python while this one waits to launch the next step; Python's own 0.005 is as
+long as a whole step of a small model, and many episodes end at once."""
 
 
 class StepLoop:
@@ -131,6 +135,7 @@ class StepLoop:
     # Called on the thread.
 
     def _main(self, build: Callable[[], VllmCore], built: Future[VllmCore]) -> None:
+        sys.setswitchinterval(SWITCH_S)
         try:
             self._core = build()
         except BaseException as error:
