@@ -26,8 +26,8 @@ from rollout.weight_update import WeightUpdate
 
 T = TypeVar("T")
 SWITCH_S = 0.0005
-"""Seconds that another thread may go on in Python while this one waits to launch the next step; Python's own 0.005 is as
-long as a whole step of a small model, and many episodes end at once."""
+"""Seconds that another thread may go on in Python while this one waits to launch the next step. Python's own 0.005 is
+as long as a whole step of a small model, and many episodes end at once."""
 
 
 class StepLoop:
