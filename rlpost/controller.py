@@ -20,7 +20,7 @@ from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.sampling import derive_seed, spare_tasks, tasks_of_step
 from rlpost.session import Session
-from rlpost.step_metrics import EngineMetrics, step_row
+from rlpost.step_metrics import EngineMetrics, step_row, unsolved_reward
 from rlpost.store import Refill, StepRollouts, TrajectoryStore
 from rollout.specs import EpisodeSpec
 
@@ -40,6 +40,7 @@ class Controller:
         self._metrics = metrics
         self._rollouts = rollouts
         self._engines = EngineMetrics()
+        self._warned = False
         self._store = TrajectoryStore(
             session.pool, self._recipe.batch, self._recipe.cluster.deadline_s, self._recipe.deterministic
         )
@@ -100,6 +101,10 @@ class Controller:
         trajectories = [trajectory for group in rollouts.groups for trajectory in group.trajectories]
         self._rollouts.write(step, trajectories, np.concatenate(advantages), result)
         self._session.progress.step(row)
+        warning = unsolved_reward(row)
+        if warning and not self._warned:
+            self._session.progress.note(f"step {step}: {warning}")
+        self._warned = bool(warning)
 
     def _interim_evaluation(self, steps_done: int) -> dict[str, float]:
         """``eval.every`` steps, the end apart: success and reward on held-out tasks, for this step's row."""

@@ -135,6 +135,8 @@ def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, 
 
 
 def _cache_words(recipe: Recipe, device: str) -> str:
+    if recipe.diffusion is not None:
+        return "of the batch being decoded"
     if device == "cpu":
         return f"{recipe.engine.kv_cache_gib or CPU_CACHE_GIB:g} GiB"
     if recipe.engine.kv_cache_gib is not None:
@@ -159,10 +161,11 @@ def _parameters(recipe: Recipe) -> tuple[int, int, int, int]:
 
 
 def _empty_model(recipe: Recipe) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from rlpost.learner.source import load_tokenizer
     from rlpost.learner.tiny import build_model, byte_tokenizer
+    from rollout.hf_model import auto_class
 
     build, path = recipe.model.build, recipe.model.path
     if build is not None:
@@ -172,7 +175,7 @@ def _empty_model(recipe: Recipe) -> Any:
     if str(path).endswith(".gguf"):
         raise ValueError("a GGUF file is counted only when it is loaded")
     trust = recipe.model.trust_remote_code
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(path), trust_remote_code=trust))
+    return auto_class(str(path), trust).from_config(AutoConfig.from_pretrained(str(path), trust_remote_code=trust))
 
 
 def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:

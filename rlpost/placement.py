@@ -81,7 +81,7 @@ def place(recipe: Recipe, gpus_here: int | None = None, rollouts: bool = True) -
 
 def _refuse_head_size(recipe: Recipe) -> None:
     build = recipe.model.build
-    if build is not None and build.hidden // build.heads not in CPU_HEAD_SIZES:
+    if build is not None and recipe.diffusion is None and build.hidden // build.heads not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise RecipeError(
             f"model.build: heads of size hidden / heads = {build.hidden // build.heads}; on a CPU vLLM has kernels for "

@@ -7,10 +7,10 @@ Left out: the algorithms' own keys (each algorithm brings a config class; algori
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from algorithms.base import Algorithm, AlgorithmError
 from algorithms.registry import build, locate
@@ -19,6 +19,7 @@ from rlpost.learner.config import LearnerConfig, ModelConfig
 from rlpost.recipe_source import KeyPath, RecipeError, RecipeSource, explain_validation, read
 from rlpost.warm_start import WarmStartConfig
 from rollout.config import RolloutConfig
+from rollout.diffusion.config import DiffusionConfig
 from rollout.vllm.config import VllmConfig
 
 __all__ = ["Recipe", "RecipeError"]
@@ -101,6 +102,22 @@ class ClusterSection(Part):
     )
 
 
+class DiffusionEngine(DiffusionConfig, VllmConfig):
+    """The ``engine`` section where the algorithm trains a masked-diffusion model: it has these keys beside ``dtype``,
+    ``slots`` and ``threads``, and none of vLLM's others means anything."""
+
+
+def _engine_kind(values: Any) -> str:
+    own = DiffusionConfig.model_fields.keys()
+    found = isinstance(values, DiffusionConfig) or (isinstance(values, dict) and not own.isdisjoint(values))
+    return "Diffusion" if found else "Vllm"
+
+
+Engine = Annotated[
+    Annotated[VllmConfig, Tag("Vllm")] | Annotated[DiffusionEngine, Tag("Diffusion")], Discriminator(_engine_kind)
+]
+
+
 class Recipe(Part):
     """Everything a run is made of. ``rlpost explain`` prints what follows from it."""
 
@@ -117,7 +134,7 @@ class Recipe(Part):
     data: DataSection = Field(default_factory=DataSection)
     batch: BatchSection = Field(default_factory=BatchSection)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    engine: VllmConfig = Field(default_factory=VllmConfig)
+    engine: Engine = Field(default_factory=VllmConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     sync: SyncSection = Field(default_factory=SyncSection)
     eval: EvalSection = Field(default_factory=EvalSection)
@@ -140,6 +157,11 @@ class Recipe(Part):
         if self.deterministic and self.batch.straggler is not None:
             raise ValueError("deterministic: true cannot go with batch.straggler; which episodes are cut is timing")
         return self
+
+    @property
+    def diffusion(self) -> DiffusionConfig | None:
+        """How responses are filled where the algorithm trains a masked-diffusion model; None where vLLM samples."""
+        return self.engine if isinstance(self.engine, DiffusionConfig) else None
 
     @property
     def rollouts_per_step(self) -> int:
@@ -265,6 +287,7 @@ def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
             f"{source.where(('algorithm',))}: a KL reference is the LoRA-free base; with full fine-tuning there is no "
             "such base and no second copy is kept. Set learner.lora or switch the KL off"
         )
+    _check_model_kind(loaded, source, algorithm)
 
 
 def _check_bilevel(loaded: LoadedRecipe, algorithm: Algorithm, source: RecipeSource) -> None:
@@ -275,3 +298,28 @@ def _check_bilevel(loaded: LoadedRecipe, algorithm: Algorithm, source: RecipeSou
     if algorithm.config.layout == "two_copies" and learner.lora is not None:
         where = source.where(("learner", "lora"))
         raise RecipeError(f"{where}: algorithm.layout: two_copies has no adapters; drop it")
+
+
+def _check_model_kind(loaded: LoadedRecipe, source: RecipeSource, algorithm: Algorithm) -> None:
+    """What a causal and what a masked-diffusion policy cannot go with, so far as the recipe alone says it."""
+    recipe = loaded.recipe
+    wrong: list[tuple[KeyPath, str]] = []
+    if algorithm.model == "causal":
+        if recipe.diffusion is not None:
+            own = ", ".join(recipe.diffusion.model_fields_set & DiffusionConfig.model_fields.keys())
+            words = f"{own}: for masked-diffusion models, which bgpo, vrpo_ol and diffu_grpo train; not this algorithm"
+            wrong.append((("engine",), words))
+    else:
+        recipe.engine = DiffusionEngine.model_validate(recipe.engine.model_dump())
+        assert recipe.diffusion is not None
+        block, length = recipe.diffusion.block, recipe.rollout.max_new_tokens
+        if length % block:
+            wrong.append((("rollout", "max_new_tokens"), f"{length} is not a multiple of engine.block ({block})"))
+        if recipe.rollout.max_turns > 1:
+            wrong.append((("rollout", "max_turns"), "a masked-diffusion policy answers once; set it to 1"))
+        if recipe.engine.sleep or recipe.engine.tensor_parallel > 1:
+            wrong.append((("engine",), "sleep and tensor_parallel are vLLM's; a masked-diffusion model has neither"))
+    if recipe.lag > 0 and not algorithm.allows_lag:
+        wrong.append((("lag",), "this algorithm takes no rollouts of older weights (bgpo and vrpo_ol do); set lag: 0"))
+    if wrong:
+        raise RecipeError("\n".join(f"{source.where(path)}: {words}" for path, words in wrong))

@@ -17,12 +17,14 @@ from algorithms.registry import ALGORITHMS, locate
 from rlpost.learner.config import LisaConfig
 from rlpost.recipe import Recipe
 from rlpost.recipe_source import known_keys, submodel
+from rollout.diffusion.config import DiffusionConfig
 
 HEAD = """# Recipe keys
 
 A recipe is YAML. Unknown keys are errors that name the nearest known key and the line. Any key can be set on the
 command line: `rlpost train recipe.yaml batch.tasks=8 learner.optimizer.lr=1e-5`. This page is written by
-`python -m rlpost.recipe_docs > docs/recipes.md`; a recipe has {count} keys, and each algorithm its own.
+`python -m rlpost.recipe_docs > docs/recipes.md`; a recipe has {count} keys, and each algorithm its own; the engine of
+masked-diffusion models has five more.
 """
 
 
@@ -65,6 +67,7 @@ def render() -> str:
         if algorithm.Config is not None:
             lines += _section(f"`algorithm: {{name: {name}}}`", algorithm.Config, "algorithm.")
     lines += _section("`learner.optimizer: {name: lisa}`", LisaConfig, "learner.optimizer.options.")
+    lines += _section("`engine` of masked-diffusion models", DiffusionConfig, "engine.")
     lines += _section("`algorithm.select: {name: d3s}`", D3SConfig, "algorithm.select.")
     return "\n".join(lines) + "\n"
 

@@ -157,19 +157,23 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    current: type[BaseModel] | None = model
+    current = [model]
     for part in path:
-        info = current.model_fields.get(str(part)) if current else None
-        current = submodel(info.annotation) if info else None
-    return list(current.model_fields) if current else []
+        found = [one.model_fields[str(part)].annotation for one in current if str(part) in one.model_fields]
+        current = [child for annotation in found for child in _submodels(annotation)]
+    return list(dict.fromkeys(name for one in current for name in one.model_fields))
 
 
 def submodel(annotation: Any) -> type[BaseModel] | None:
-    """The config model inside ``X`` or ``X | None``, if there is one."""
+    """The config model inside ``X`` or ``X | None``, if there is one; the first of several."""
+    return next(iter(_submodels(annotation)), None)
+
+
+def _submodels(annotation: Any) -> list[type[BaseModel]]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _submodels(typing.get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for member in typing.get_args(annotation):
-            if (found := submodel(member)) is not None:
-                return found
-    return None
+        return [found for member in typing.get_args(annotation) for found in _submodels(member)]
+    return []

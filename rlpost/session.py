@@ -111,8 +111,9 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task]]:
 def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
     """The model the run starts from as a folder (or hub name): built, converted, warm-started."""
     recipe = loaded.recipe
+    kind = loaded.algorithm.load().model
     try:
-        model = materialise(recipe.model, folder.model, recipe.seed)
+        model = materialise(recipe.model, folder.model, recipe.seed, kind, convert=recipe.warm_start is not None)
     except ModelError as error:
         raise RunError(str(error)) from error
     if recipe.warm_start is None:
@@ -128,6 +129,7 @@ def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> 
         rollout=recipe.rollout,
         trust_remote_code=recipe.model.trust_remote_code,
         seed=recipe.seed,
+        diffusion=recipe.diffusion,
     )
     return warm_start(job, progress.phase, progress.note, recipe.cluster.deadline_s)
 
@@ -163,19 +165,20 @@ def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
 def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
     """The rollout workers; returns at once, ``wait_ready`` blocks."""
     recipe = loaded.recipe
+    engine, own_options = _engine(loaded, placement)
     setup = WorkerSetup(
         model_folder=str(model),
-        engine=Plugin("rollout.vllm.engine:VllmEngine"),
+        engine=engine,
         env=loaded.env,
         config=recipe.rollout,
         engine_options={
             "model": str(model),
-            "config": recipe.engine,
             "max_context": recipe.rollout.max_context,
             "seed": recipe.seed,
             "deterministic": recipe.deterministic,
             "version": 0,
             "transport": placement.transport,
+            **own_options,
         },
         env_options=loaded.env_options,
         trust_remote_code=recipe.model.trust_remote_code,
@@ -187,3 +190,17 @@ def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progr
         "runtime_env": {"env_vars": engine_environment(recipe.engine, placement.device)},
     }
     return WorkerPool(setup, options, recipe.rollout.workers, recipe.cluster.deadline_s, progress.note)
+
+
+def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[str, Any]]:
+    """The engine for the kind of model that the algorithm trains, and the options that only it takes."""
+    recipe = loaded.recipe
+    if recipe.diffusion is None:
+        return Plugin("rollout.vllm.engine:VllmEngine"), {"config": recipe.engine}
+    return Plugin("rollout.diffusion.engine:DiffusionEngine"), {
+        "config": recipe.diffusion,
+        "dtype": recipe.engine.compute_dtype(placement.device),
+        "device": placement.device,
+        "slots": recipe.engine.slots,
+        "trust_remote_code": recipe.model.trust_remote_code,
+    }

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from algorithms.base import AlgorithmError
+from algorithms.registry import locate
+from reward.plugins import PluginError
 from rlpost.recipe_source import RecipeSource
 
 STEPS = 2
@@ -21,6 +24,9 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     values["steps"] = min(int(values.get("steps", STEPS)), STEPS)
     lora = _section(values, "learner").get("lora")
     values["model"] = {"build": {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 64}}
+    if _trains_diffusion(source):
+        _section(values, "engine").update({"block": 4, "steps": None})
+        _section(values, "algorithm").update({"n_t": 2} if "n_t" in values["algorithm"] else {})
     learner = _section(values, "learner")
     learner.update({"device": "cpu", "ranks": 1, "dtype": "fp32", "threads": 2})
     if lora is not None:
@@ -36,6 +42,14 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     values["save"] = {**_section(values, "save"), "every": 0}
     for path in [path for path in source.lines if path[0] in ("steps", "model")]:
         del source.lines[path]
+
+
+def _trains_diffusion(source: RecipeSource) -> bool:
+    name = _section(source.values, "algorithm").get("name")
+    try:
+        return isinstance(name, str) and locate(name, source.folder).load().model == "diffusion"
+    except (AlgorithmError, PluginError, AttributeError):
+        return False  # whatever is wrong with it is said when the recipe is checked
 
 
 def _shrink_rollouts(values: dict[str, Any]) -> None:

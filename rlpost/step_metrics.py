@@ -54,6 +54,17 @@ def step_row(
     return row
 
 
+def unsolved_reward(row: dict[str, Any]) -> str:
+    """A warning where a step's reward is all for form: its part ``exact`` says that no episode solved its task, and yet
+    the mean reward is not 0. Empty where there is no such part, or nothing to warn of."""
+    if row.get("reward/exact") != 0.0 or not row["reward/mean"] > 0:
+        return ""
+    return (
+        f"the mean reward {row['reward/mean']:.3g} hides that none of {row['episodes']} episodes was exact: all of it "
+        "was earned without solving a task. Watch reward/exact, not reward/mean"
+    )
+
+
 def environment_means(summaries: Sequence[Summary]) -> dict[str, float]:
     """Means over usable episodes of the environment's numbers and of the reward's parts."""
     seen: dict[str, list[float]] = defaultdict(list)

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from reward.plugins import Plugin
 from rlpost.faults import RunError
 from rollout.config import RolloutConfig
+from rollout.diffusion.config import DiffusionConfig
 from rollout.vllm.config import intel_openmp
 
 PROGRESS = "warm start:"
@@ -33,7 +34,7 @@ LOG_LINES = 15
 
 
 class WarmStartConfig(BaseModel):
-    """Supervised training before reinforcement learning, by TRL's SFTTrainer."""
+    """Supervised training before reinforcement learning: TRL's SFTTrainer; of masked-diffusion models our own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,6 +68,7 @@ class WarmStartJob:
         rollout: the recipe's ``rollout`` section: conversations become tokens exactly as episodes do.
         trust_remote_code: for model and tokenizer.
         seed: the run's seed.
+        diffusion: how responses are filled where the model is a masked-diffusion one.
     """
 
     config: WarmStartConfig
@@ -78,6 +80,7 @@ class WarmStartJob:
     rollout: RolloutConfig
     trust_remote_code: bool
     seed: int
+    diffusion: DiffusionConfig | None = None
 
 
 def locate_data(name: str, folder: Path) -> str | None:

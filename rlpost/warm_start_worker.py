@@ -24,7 +24,10 @@ def run(job: WarmStartJob) -> None:
     rollout = job.rollout
     chat = load_format(job.model, rollout.chat, rollout.observation_tokens, rollout.separator, job.trust_remote_code)
     conversations, checks = load(job, chat)
-    from rlpost.warm_start_trainer import train
+    if job.diffusion is None:
+        from rlpost.warm_start_trainer import train
+    else:
+        from rlpost.warm_start_diffusion import train
 
     train(job, conversations, checks)
 

@@ -43,9 +43,6 @@ class ModelConfig(_Strict):
     path: str | None = Field(None, description="Hugging Face name, a model folder, or a .gguf file")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     build: BuildConfig | None = Field(None, description="build a small model instead of loading one")
-    diffusion: bool = Field(
-        False, description="make it a masked-diffusion model; a causal one then needs a warm_start. Not for one that is"
-    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:

@@ -25,14 +25,17 @@ from rlpost.learner.tiny import add_mask_token, build_model, byte_tokenizer, mas
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]
 
 
-def materialise(config: ModelConfig, folder: Path, seed: int = 0, kind: ModelKind | None = None) -> Path:
+def materialise(
+    config: ModelConfig, folder: Path, seed: int = 0, kind: ModelKind | None = None, convert: bool = False
+) -> Path:
     """Make, find or download the model, and check that its configuration and tokenizer can be read.
 
     Args:
         config: the recipe's ``model`` section.
         folder: where a model that has to be written (``build``, ``.gguf``) goes; it is created.
         seed: seed of random weights.
-        kind: what the algorithm trains; None: whatever it is.
+        kind: what the algorithm trains; None: whatever it is. A built model is of this kind.
+        convert: make a masked-diffusion model of a causal one where one is wanted; it must be warm-started then.
 
     Returns:
         The folder to load from: ``folder``, the given one, or the hub's local copy.
@@ -41,25 +44,26 @@ def materialise(config: ModelConfig, folder: Path, seed: int = 0, kind: ModelKin
         ModelError: no such folder or model, a broken tokenizer, a GGUF file that transformers does not read, a model of
             another kind, or a diffusion model without a mask token.
     """
-    place = _find(config, folder, seed)
+    place = _find(config, folder, seed, kind == "diffusion")
+    if convert and kind == "diffusion" and check_kind(place, config.trust_remote_code, None).causal:
+        place = _to_diffusion(place, folder, config.trust_remote_code)
     check_kind(place, config.trust_remote_code, kind)
     return place
 
 
-def _find(config: ModelConfig, folder: Path, seed: int) -> Path:
+def _find(config: ModelConfig, folder: Path, seed: int, diffusion: bool) -> Path:
     if config.build is not None:
         name = config.build.tokenizer
         tokenizer = byte_tokenizer() if name == "bytes" else load_tokenizer(name, key="model.build.tokenizer")
-        return _write(build_model(config.build, tokenizer, seed, config.diffusion), tokenizer, folder)
+        return _write(build_model(config.build, tokenizer, seed, diffusion), tokenizer, folder)
     assert config.path is not None
     place = Path(config.path).expanduser()
     if place.suffix == ".gguf":
-        place = _from_gguf(place, folder)
-        return _to_diffusion(place, folder, False) if config.diffusion else place
+        return _from_gguf(place, folder)
     if not place.is_dir():
         place = _from_hub(config.path)
     _check(place, config.trust_remote_code)
-    return _to_diffusion(place, folder, config.trust_remote_code) if config.diffusion else place
+    return place
 
 
 def check_kind(folder: Path, trust_remote_code: bool, kind: ModelKind | None) -> Reading:
@@ -74,7 +78,7 @@ def check_kind(folder: Path, trust_remote_code: bool, kind: ModelKind | None) ->
         lacks = "" if getattr(config, "is_causal", True) else " (its config.json names no mask_token_id)"
         raise ModelError(
             f"model: '{folder}' is a causal language model{lacks} and the algorithm trains a masked-diffusion one. "
-            "Give model.path one that is, or set model.diffusion: true and a warm_start to make one of it"
+            "Give model.path one that is, or a warm_start, which makes one of it"
         )
     if kind == "causal" and not reading.causal:
         raise ModelError(
@@ -100,8 +104,6 @@ def _check_mask_token(folder: Path, trust_remote_code: bool, mask_token_id: int,
 def _to_diffusion(place: Path, folder: Path, trust_remote_code: bool) -> Path:
     """A causal checkpoint as a masked-diffusion model: a mask token, bidirectional attention, and predictions that
     stay where they were, one position off. It predicts nothing sensible before it is trained as one."""
-    if not check_kind(place, trust_remote_code, None).causal:
-        return place
     tokenizer = load_tokenizer(place, trust_remote_code)
     mask = add_mask_token(tokenizer)
     with quiet():

@@ -126,7 +126,8 @@ class Updater:
         inputs = flat.rows.inputs(pack, self.policy)
         views = flat.views(pack, inputs, logprobs[inputs.scored], None, fresh=False)
         for name, values in self.algorithm.preview_extra(views).items():
-            flat.extra.setdefault(name, torch.zeros_like(flat.advantages))[inputs.positions] = values.float()
+            kept = flat.extra.setdefault(name, values.new_zeros(len(flat.advantages)))
+            kept[inputs.positions] = values
 
     def _backward(
         self,

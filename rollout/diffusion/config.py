@@ -1,6 +1,6 @@
-"""The recipe's ``engine.diffusion`` section: how a masked-diffusion model fills a response, block by block.
+"""Keys of the recipe's ``engine`` section that only a masked-diffusion model has: how a response is filled.
 
-Left out: what any engine has (dtype, slots, threads: the ``engine`` section's own keys).
+Left out: what any engine has (``dtype``, ``slots``, ``threads``).
 """
 
 from __future__ import annotations

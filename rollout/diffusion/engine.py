@@ -73,7 +73,7 @@ class DiffusionEngine:
         version: int = -1,
         trust_remote_code: bool = False,
     ) -> None:
-        self._model = BlockModel(model, DTYPES[dtype], device, config.cache, trust_remote_code)
+        self._model = BlockModel.load(model, DTYPES[dtype], device, config.cache, trust_remote_code)
         self._parameters = ModelParameters.of_module(self._model.model)
         self._config = config
         self._max_context = max_context
@@ -117,7 +117,7 @@ class DiffusionEngine:
             )
         if request.max_tokens < 1 or request.max_tokens % self._config.block:
             raise EngineError(
-                f"{what}: a response of {request.max_tokens} tokens is not a multiple of engine.diffusion.block = "
+                f"{what}: a response of {request.max_tokens} tokens is not a multiple of engine.block = "
                 f"{self._config.block}; where rollout.max_new_tokens is one, raise rollout.max_context"
             )
         if not 0 <= min(ids) <= max(ids) < self._model.vocabulary or self._model.mask_token_id in ids:

@@ -8,7 +8,7 @@ own code run through it, without cache and without padding. Left out: what is sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,44 +78,52 @@ AttentionInterface.register(NAME, block_attention)
 
 
 class BlockModel:
-    """The model of an engine.
+    """A masked-diffusion model that decodes.
 
     Args:
-        folder: Hugging Face folder or hub name.
-        dtype, device: of its weights.
+        model: from transformers; not copied. Its attention is ours from now on.
         cache: what is kept between the steps of a block.
-        trust_remote_code: run Python code that comes with the model.
 
     Attributes:
         mask_token_id: the mask token; shift: rows between a token and its prediction.
+        own_code: it came with its own code.
         passes: forward passes so far.
 
     Raises:
-        EngineError: it cannot be loaded, is no masked-diffusion model, or its own code is to use a cache.
+        EngineError: it is no masked-diffusion model, or its own code is to use a cache.
     """
 
-    def __init__(
-        self, folder: str, dtype: torch.dtype, device: str, cache: Cache = "none", trust_remote_code: bool = False
-    ) -> None:
-        try:
-            loader = auto_class(folder, trust_remote_code)
-            model: Any = loader.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            raise EngineError(f"the model in '{folder}' cannot be loaded: {type(error).__name__}: {error}") from error
+    def __init__(self, model: Any, cache: Cache = "none") -> None:
         facts = masked_diffusion_facts(model.config)
         if facts is None:
-            raise EngineError(f"the model in '{folder}' is no masked-diffusion model: it names no mask_token_id")
-        self.model = model.to(device).eval().requires_grad_(False)
+            raise EngineError(f"{type(model).__name__} is no masked-diffusion model: its config names no mask_token_id")
+        self.model = model
         self.mask_token_id, self.shift = facts
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.own_code = type(model).__module__.startswith(REMOTE_CODE)
         if self.own_code and cache != "none":
-            raise EngineError("engine.diffusion.cache: a model that brings its own code is run without; set it to none")
+            raise EngineError("engine.cache: a model that brings its own code is run without; set it to none")
         if not self.own_code:
             self.model.set_attn_implementation(NAME)
         self.passes = 0
         self._cache = cache
         self._key_values = KeyValues()
+
+    @classmethod
+    def load(
+        cls, folder: str, dtype: torch.dtype, device: str, cache: Cache = "none", trust_remote_code: bool = False
+    ) -> Self:
+        """From a Hugging Face folder or hub name.
+
+        Raises:
+            EngineError: it cannot be loaded; or see the class.
+        """
+        try:
+            loader = auto_class(folder, trust_remote_code)
+            model: Any = loader.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
+        except Exception as error:
+            raise EngineError(f"the model in '{folder}' cannot be loaded: {type(error).__name__}: {error}") from error
+        return cls(model.to(device).eval().requires_grad_(False), cache)
 
     @property
     def device(self) -> torch.device:

@@ -28,6 +28,7 @@ from rollout.diffusion.engine import DiffusionEngine
 from rollout.diffusion.model import BlockModel
 from rollout.engine import EngineError, Sample, SampleRequest
 from rollout.weight_update import WeightUpdate
+from tests.support.own_code import own_code_folder
 
 BUILD = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, initializer_range=0.3)
 EOS, MASK = 257, 259
@@ -38,9 +39,9 @@ PROMPTS = [[5, 6, 7], [100, 3, EOS, 44, 9, 12, 65], [1], [200, 201, 202, 203]]  
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """A model of each logit shift: built as a diffusion model, and made of a causal one."""
     root = tmp_path_factory.mktemp("diffusion")
-    built = materialise(ModelConfig(build=BUILD, diffusion=True), root / "built", 3, "diffusion")
+    built = materialise(ModelConfig(build=BUILD), root / "built", 3, "diffusion")
     causal = materialise(ModelConfig(build=BUILD), root / "causal", 3, "causal")
-    made = materialise(ModelConfig(path=str(causal), diffusion=True), root / "made", 3, "diffusion")
+    made = materialise(ModelConfig(path=str(causal)), root / "made", 3, "diffusion", convert=True)
     return {0: built, 1: made}
 
 
@@ -81,7 +82,7 @@ def test_without_cache_it_is_the_reference_token_for_token(
     steps: int, temperature: float, shift: int, folders: dict[int, Path]
 ) -> None:
     """All prompts in one batch, of different lengths; 3 steps do not divide a block of 4."""
-    model = BlockModel(str(folders[shift]), torch.float32, "cpu")
+    model = BlockModel.load(str(folders[shift]), torch.float32, "cpu")
     assert model.shift == shift
     config = DiffusionConfig(block=4, steps=steps, after_eos="keep")
     rows = [Row(prompt, temperature, 10 + i) for i, prompt in enumerate(PROMPTS)]
@@ -97,7 +98,7 @@ def test_without_cache_it_is_the_reference_token_for_token(
 
 
 def test_a_row_does_not_depend_on_its_neighbours(folders: dict[int, Path]) -> None:
-    model = BlockModel(str(folders[0]), torch.float32, "cpu")
+    model = BlockModel.load(str(folders[0]), torch.float32, "cpu")
     config = DiffusionConfig(block=4, after_eos="keep")
     rows = [Row(prompt, 1.0, 10 + i) for i, prompt in enumerate(PROMPTS)]
     together = decode(model, rows, 8, config, [EOS])
@@ -110,7 +111,7 @@ def test_a_row_does_not_depend_on_its_neighbours(folders: dict[int, Path]) -> No
 def test_caches_are_exact_where_nothing_kept_has_changed(cache: Any, shift: int, folders: dict[int, Path]) -> None:
     """In a block's first step all columns are computed; and one block with one step has no other. With several steps a
     cache holds older states: log-probs then differ, and stay distributions."""
-    plain, cached = (BlockModel(str(folders[shift]), torch.float32, "cpu", kind) for kind in ("none", cache))
+    plain, cached = (BlockModel.load(str(folders[shift]), torch.float32, "cpu", kind) for kind in ("none", cache))
     rows = [Row(prompt, 1.0, 10 + i) for i, prompt in enumerate(PROMPTS)]
     one_step = DiffusionConfig(block=4, steps=1, after_eos="keep")
     same = [decode(model, rows, 12, one_step, [EOS]) for model in (plain, cached)]
@@ -130,7 +131,7 @@ def test_a_threshold_unmasks_all_that_is_sure_and_at_least_one(folders: dict[int
     rows = [Row(prompt, 1.0, 10 + i) for i, prompt in enumerate(PROMPTS)]
     passes = {}
     for threshold in (1e-9, 1.0):
-        model = BlockModel(str(folders[0]), torch.float32, "cpu")
+        model = BlockModel.load(str(folders[0]), torch.float32, "cpu")
         samples = decode(model, rows, 8, DiffusionConfig(block=4, threshold=threshold, after_eos="keep"), [EOS])
         assert all(len(sample.token_ids) == 8 and MASK not in sample.token_ids for sample in samples)
         passes[threshold] = model.passes
@@ -156,7 +157,7 @@ class Scripted(BlockModel):
     """Writes given responses, whatever it reads."""
 
     def __init__(self, folder: Path, responses: list[list[int]], prompt: int) -> None:
-        super().__init__(str(folder), torch.float32, "cpu")
+        super().__init__(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
         self.responses = torch.tensor(responses)
         self.prompt = prompt
         self.rows: list[int] = []
@@ -272,7 +273,7 @@ def test_probes_agree_with_the_learner_after_an_update_and_not_before(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"max_tokens": 6}, "not a multiple of engine.diffusion.block"),
+        ({"max_tokens": 6}, "not a multiple of engine.block"),
         ({"max_tokens": 24}, "do not fit rollout.max_context"),
         ({"token_ids": []}, "prompt of 0 tokens"),
         ({"token_ids": [1, MASK]}, "is the mask token"),
@@ -318,3 +319,15 @@ def test_wrong_settings_are_refused(wrong: dict) -> None:
 def test_the_remainder_goes_to_the_first_steps() -> None:
     assert DiffusionConfig(block=7, steps=3).unmasked() == [3, 2, 2]
     assert DiffusionConfig(block=3).unmasked() == [1, 1, 1]
+
+
+def test_a_model_with_its_own_code_decodes_without_padding_or_cache(folders: dict[int, Path], tmp_path: Path) -> None:
+    own = own_code_folder(tmp_path / "own", "llada_like", True, folders[0])
+    made = engine(own, trust_remote_code=True)
+    requests = [request(number, max_tokens=4) for number in range(8)]  # two of each prompt, each prompt a batch
+    samples = asyncio.run(_all(made, requests))
+    assert made.stats()["passes"] == 4 * 4
+    alone = [asyncio.run(_all(engine(own, trust_remote_code=True), [one]))[0] for one in requests]
+    assert [s.token_ids.tolist() for s in samples] == [s.token_ids.tolist() for s in alone]
+    with pytest.raises(EngineError, match=r"engine.cache: .* run without"):
+        engine(own, trust_remote_code=True, config=DiffusionConfig(block=4, cache="prefix"))

@@ -1,0 +1,114 @@
+"""BGPO, VRPO-OL and diffu-GRPO on 4x4 sudoku from the same warm-started models, seed by seed: grids solved.
+
+    python benchmarks/bgpo_learning.py --out runs/bgpo                                     # CPU
+    python benchmarks/bgpo_learning.py --out runs/bgpo --hidden 512 --layers 8 ...         # a GPU, docs/bgpo.md
+
+One line a run goes into learning.jsonl; runs that have theirs are not run again, and none begins after ``--budget-s``.
+Writes learning.md. Left out: Ray (recipes/bgpo_sudoku.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from algorithms.registry import build, locate
+from benchmarks.bgpo_world import World, arguments, batch, evaluate, learner, parse, play, synchronise, warmed
+from rollout.diffusion.config import DiffusionConfig
+from rollout.diffusion.model import BlockModel
+
+METHODS = {"bgpo": 16, "vrpo_ol": 4, "diffu_grpo": 1}
+"""Algorithms, and their n_t in the paper."""
+
+
+def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Train once; exact-solve and cells right before and after, sampled at T = 1 and greedy."""
+    folder = warmed(options, seed)
+    world = World.of(folder, options.empty, seed)
+    algorithm = build(locate(name), {} if name == "diffu_grpo" else {"n_t": METHODS[name]})
+    trainer = learner(options, folder, algorithm, options.lr)
+    dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
+    engine = BlockModel.load(str(folder), dtype, options.device)
+    decoding = DiffusionConfig(block=4, steps=options.block_steps)
+    row: dict[str, Any] = {"seed": seed, "algorithm": name, "n_t": METHODS[name], "steps": options.steps}
+    times, curve = {"rollout_s": 0.0, "learn_s": 0.0}, []
+    for step in range(options.steps + 1):
+        synchronise(engine, trainer)
+        if step in (0, options.steps):
+            when = "after" if step else "before"
+            for kind, heat in (("sampled", 1.0), ("greedy", 0.0)):
+                solved, cells = evaluate(world, engine, decoding, options.eval, heat)
+                row |= {f"{when}/{kind}": solved, f"{when}/{kind}_cells": cells}
+        if step == options.steps:
+            break
+        started = time.perf_counter()
+        groups = play(world, engine, decoding, options.tasks, options.group, step, seed)
+        played = time.perf_counter()
+        trainer.learn(batch(groups, algorithm, step, options.steps, seed))
+        times["rollout_s"] += played - started
+        times["learn_s"] += time.perf_counter() - played
+        curve.append(sum(one.success for group in groups for one in group.trajectories) / options.tasks / options.group)
+    trainer.close()
+    return row | {key: value / options.steps for key, value in times.items()} | {"curve": curve}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, with the standard deviation over seeds."""
+    lines = [
+        "| algorithm | n_t | seeds | solved before | after, T = 1 | gain | greedy | s a step: rollout + learner |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, n_t in METHODS.items():
+        own = [row for row in rows if row["algorithm"] == name]
+        if not own:
+            continue
+        gains = [row["after/sampled"] - row["before/sampled"] for row in own]
+        cells = [[row[key] for row in own] for key in ("before/sampled", "after/sampled")]
+        cells += [gains, [row["after/greedy"] for row in own]]
+        seconds = [statistics.mean(row[key] for row in own) for key in ("rollout_s", "learn_s")]
+        shown = " | ".join(f"{100 * statistics.mean(c):.1f} ± {100 * statistics.pstdev(c):.1f} %" for c in cells)
+        lines.append(f"| {name} | {n_t} | {len(own)} | {shown} | {seconds[0]:.2f} + {seconds[1]:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    started = time.monotonic()
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--algorithms", nargs="+", default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--block-steps", type=int, default=2, help="unmasking steps of a block of 4 cells")
+    parser.add_argument("--eval", type=int, default=256)
+    parser.add_argument("--budget-s", type=float, default=float("inf"), help="no run begins after so many seconds")
+    options = parse(parser)
+    if options.tiny:
+        options.warm_steps, options.steps, options.seeds, options.eval, options.tasks = 3, 2, [0], 8, 2
+    file = options.out / "learning.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(row["seed"], row["algorithm"]) for row in rows}
+    for seed in options.seeds:
+        for name in options.algorithms:
+            if (seed, name) in done or time.monotonic() - started > options.budget_s:
+                continue
+            rows.append(one_run(options, name, seed))
+            with file.open("a") as stream:
+                stream.write(json.dumps(rows[-1]) + "\n")
+            print({key: value for key, value in rows[-1].items() if key != "curve"}, flush=True)
+    (options.out / "learning.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
