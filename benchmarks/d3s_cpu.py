@@ -41,7 +41,7 @@ METHODS = {
     "D2S": "{name: d3s, samples: 25, tokens: 50}",
     "D3S": "{name: d3s, samples: [15, 35], tokens: [20, 100]}",
 }
-RATES = (5e-5, 1e-4, 2e-4)
+RATES = (1e-4, 2e-4, 4e-4)
 GRID_SEEDS = (100,)
 SEEDS = (0, 1, 2, 3, 4)
 

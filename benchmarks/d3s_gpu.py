@@ -74,7 +74,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
         f"eval={{episodes: {256 if cuda else 16}, every: {max(1, args.steps // 15)}, greedy: false}}",
     ]
     if args.tiny:
-        found[0] = "model={build: {hidden: 64, layers: 2, heads: 2, intermediate: 64, max_positions: 2048}}"
+        found[0] = "model={build: {hidden: 64, layers: 2, heads: 2, intermediate: 64}}"
         found.append("learner.threads=1")
     return found + (_countdown(args) if args.task == "countdown" else _gsm8k(args))
 
