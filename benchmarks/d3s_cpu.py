@@ -4,7 +4,7 @@ Each method's learning rate comes from the same grid on seeds that the compariso
 the comparison's seeds, each seed with a warm-started model of its own. A finished run is a line of OUT/runs.jsonl, so
 started again it goes on where it was; the tables are made from that file.
 
-    python benchmarks/d3s_cpu.py --out /tmp/d3s --seconds 280      # again and again until it says "complete"
+    rlpost bench d3s_cpu --out /tmp/d3s --seconds 280      # again and again until it says "complete"
 
 Left out: GPUs (d3s_gpu.py).
 """
@@ -23,10 +23,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from comparison import columns, comparison
-from one_engine import OneEngine, one_engine
 from rich.console import Console
 
+from benchmarks.comparison import columns, comparison
+from benchmarks.one_engine import OneEngine, one_engine
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder

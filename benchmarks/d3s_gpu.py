@@ -4,9 +4,9 @@ A warm start first, then pairs of runs (GRPO, then D3S with as many steps) while
 tasks; GSM8K wants JSON Lines (also gzipped) with `question` and `answer`, training rows for the warm start and the
 rollouts, test rows for accuracy (greedy) and pass@8.
 
-    python benchmarks/d3s_gpu.py countdown --model smollm2.gguf --out OUT --seconds 500
-    python benchmarks/d3s_gpu.py gsm8k --model smollm2.gguf --train train.jsonl.gz --test test.jsonl.gz --out OUT
-    python benchmarks/d3s_gpu.py countdown --device cpu --tiny --out OUT      # everything small, on a CPU
+    rlpost bench d3s_gpu countdown --model smollm2.gguf --out OUT --seconds 500
+    rlpost bench d3s_gpu gsm8k --model smollm2.gguf --train train.jsonl.gz --test test.jsonl.gz --out OUT
+    rlpost bench d3s_gpu countdown --device cpu --tiny --out OUT      # everything small, on a CPU
 
 OUT/runs.jsonl has a line a run as soon as it is finished, OUT/tables.md and OUT/tables.json what they come to. Left
 out: a search for the learning rate (d3s_cpu.py has one); both methods use --lr.
@@ -133,9 +133,9 @@ class Benchmark:
 
     def run(self) -> None:
         """Warm start, engine, pairs; tables at the end whatever happens."""
-        from one_engine import one_engine
         from rich.console import Console
 
+        from benchmarks.one_engine import one_engine
         from rlpost.progress import Progress
         from rlpost.runfolder import RunFolder
         from rlpost.session import first_model
@@ -173,8 +173,7 @@ class Benchmark:
 
     def one(self, engine: Any, model: Path, method: str, seed: int, steps: int, seconds: float) -> dict[str, Any]:
         """One run; its line."""
-        from comparison import columns
-
+        from benchmarks.comparison import columns
         from rlpost.tasks import load_tasks
 
         loaded = self.load(method, seed, steps)
@@ -209,7 +208,7 @@ class Benchmark:
 
 def tables_of(lines: Sequence[Mapping[str, Any]]) -> str:
     """A row a run, the paired differences, and what it took to reach GRPO's final success."""
-    from comparison import comparison, markdown
+    from benchmarks.comparison import comparison, markdown
 
     titles = [
         "method", "seed", "steps", "n", "sampled before", "sampled after", "greedy before", "greedy after",
