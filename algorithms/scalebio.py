@@ -36,9 +36,10 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str = Field(description="JSONL, JSON (both also .gz) or parquet file, or a Hugging Face data set name")
+    data: str = Field(
+        description="JSONL, JSON (both also .gz) or parquet file, or a data set as in data.train (@split)"
+    )
     name: str = Field("", description="what the source is called; absent: the file's name without its ending")
-    split: str = Field("train", description="split of a Hugging Face data set")
     column: str | None = Field(
         None, description="one source a value of this column, named by it, instead of one in all"
     )
@@ -51,7 +52,7 @@ class DataConfig(BaseModel):
     @property
     def label(self) -> str:
         """The source's name."""
-        return self.name or Path(self.data).name.split(".")[0]
+        return self.name or Path(self.data.partition("@")[0]).name.split(".")[0]
 
 
 class ScaleBiOConfig(BaseModel):

@@ -37,7 +37,7 @@ from rollout.chat import load_format
 SOURCES = ("clean", "other", "shuffled", "dots")
 LETTERS, DIGITS = "abcdefghijklmnop", "0123456789"
 EXAMPLES, VALIDATION, TEST = 400, 200, 200
-MODEL = BuildConfig(hidden=64, layers=2, heads=2, intermediate=128, initializer_range=0.08, max_positions=64)
+MODEL = BuildConfig(hidden=64, layers=2, heads=2, intermediate=128, initializer_range=0.08)
 
 
 def write_data(folder: Path, seed: int) -> dict[str, Any]:

@@ -122,7 +122,8 @@ class Controller:
                 self._store.submit(ahead, self._specs(ahead))
 
     def _specs(self, step: int) -> list[EpisodeSpec]:
-        tasks = tasks_of_step(self._session.train, self._recipe.batch.tasks, step, self._recipe.seed)
+        session, recipe = self._session, self._recipe
+        tasks = tasks_of_step(session.train, recipe.batch.tasks, step, recipe.seed, session.source_weights)
         return self._episodes(step, tasks, 0)
 
     def _episodes(self, step: int, tasks: Sequence[Task], first_place: int) -> list[EpisodeSpec]:
@@ -152,7 +153,8 @@ class Controller:
         algorithm, width = self._session.algorithm, self._recipe.batch.tasks
         if algorithm.refill_budget == 0:
             return None
-        spare = spare_tasks(self._session.train, width, step, self._recipe.seed)[: algorithm.refill_budget]
+        spare = spare_tasks(self._session.train, width, step, self._recipe.seed, self._session.source_weights)
+        spare = spare[: algorithm.refill_budget]
         drawn = 0
 
         def draw(count: int) -> list[EpisodeSpec]:

@@ -45,9 +45,13 @@ def explain(loaded: LoadedRecipe) -> list[Section]:
     """What follows from a recipe."""
     recipe, algorithm = loaded.recipe, loaded.build_algorithm()
     try:
-        placement: Placement | str = place(recipe)
+        placement: Placement | str = place(recipe, rollouts=loaded.has_rollouts)
     except RecipeError as error:
         placement = str(error)
+    if not loaded.has_rollouts:
+        rows = [("class", loaded.algorithm.target), ("steps", f"{recipe.steps} of (u, w, source weights)")]
+        rows += [(name, str(value)) for name, value in algorithm.describe().items()]
+        return [Section("The algorithm", rows), Section("Memory", _bilevel_memory(recipe, algorithm, placement))]
     return [
         Section("A step", _step_rows(recipe, algorithm)),
         Section("The algorithm", _algorithm_rows(loaded, algorithm)),
@@ -132,6 +136,16 @@ def _memory_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, 
         ("one publication", f"{total * compute / GIB:,.3f} GiB"),
     ]
     return rows
+
+
+def _bilevel_memory(recipe: Recipe, algorithm: Algorithm, placement: Placement | str) -> list[tuple[str, str]]:
+    """A learner's rows, and how often they count: everything twice, or trained weights twice."""
+    from rlpost.bilevel.learner import side_config
+
+    learner = side_config(recipe.learner, algorithm.config.layout)
+    rows = _memory_rows(recipe.model_copy(update={"learner": learner}), placement)[:2]
+    twice = "all of this" if learner.lora is None else "trained weights, gradients and AdamW state"
+    return [*rows, ("u and w", f"{twice} twice")]
 
 
 def _cache_words(recipe: Recipe, device: str) -> str:

@@ -47,6 +47,9 @@ class DataSection(Part):
         "either with @split at its end (@train where it has none)",
     )
     eval: str | None = Field(None, description="the same, held out (@test where it has none)")
+    source_weights: str | None = Field(
+        None, description="source_weights.json of a ScaleBiO run: draw tasks by the weight of their column 'source'"
+    )
 
 
 class StragglerSection(Part):

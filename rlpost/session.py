@@ -25,7 +25,8 @@ from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder
-from rlpost.tasks import load_tasks
+from rlpost.sampling import SourceWeights
+from rlpost.tasks import load_source_weights, load_tasks
 from rlpost.warm_start import WarmStartJob, locate_data, warm_start
 from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
@@ -47,6 +48,7 @@ class Session:
     learner: LearnerGroup
     pool: WorkerPool
     publisher: Publisher
+    source_weights: SourceWeights | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -65,7 +67,7 @@ def open_session(
     """
     recipe = loaded.recipe
     placement = place(recipe)
-    train, held_out = _tasks(loaded)
+    train, held_out, weights = _tasks(loaded)
     with ray_cluster(recipe.cluster.address) as ray_is_up:
         version, model = checkpoint if checkpoint is not None else (0, first_model(loaded, folder, progress))
         progress.phase("starting Ray, the learner and the engines")
@@ -86,16 +88,27 @@ def open_session(
             )
             publisher.publish(version)
             yield Session(
-                loaded, folder, model, progress, loaded.build_algorithm(), train, held_out, learner, pool, publisher
+                loaded=loaded,
+                folder=folder,
+                model=model,
+                progress=progress,
+                algorithm=loaded.build_algorithm(),
+                train=train,
+                held_out=held_out,
+                learner=learner,
+                pool=pool,
+                publisher=publisher,
+                source_weights=weights,
             )
         finally:
             pool.close()
             learner.close()
 
 
-def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task]]:
+def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task], SourceWeights | None]:
     try:
         train, held_out = load_tasks(loaded)
+        weights = load_source_weights(loaded, train)
     except EnvError as error:
         raise RunError(str(error)) from error
     width, spare = loaded.recipe.batch.tasks, loaded.build_algorithm().refill_budget
@@ -105,7 +118,7 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task]]:
             f"batch.tasks asks for {width} distinct tasks a step{further}, and there are only {len(train)} training "
             "tasks"
         )
-    return train, held_out
+    return train, held_out, weights
 
 
 def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:

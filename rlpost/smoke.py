@@ -39,6 +39,7 @@ def shrink(source: RecipeSource, folder: Path) -> None:
         if data.get(split):
             data[split] = str(_additions(folder / f"smoke_{split}.jsonl", first=0 if split == "train" else 500))
             _section(_section(values, "env"), "options")["prompt"] = "prompt"  # the column's name in these files
+    _shrink_sources(_section(values, "algorithm"), folder)
     values["save"] = {**_section(values, "save"), "every": 0}
     for path in [path for path in source.lines if path[0] in ("steps", "model")]:
         del source.lines[path]
@@ -69,6 +70,23 @@ def _shrink_rollouts(values: dict[str, Any]) -> None:
     algorithm = _section(values, "algorithm")
     if "minibatches" in algorithm:
         algorithm["minibatches"] = min(int(algorithm["minibatches"]), 2)
+
+
+def _shrink_sources(algorithm: dict[str, Any], folder: Path) -> None:
+    """Data files of an algorithm that brings its own."""
+    sources = [{"data": one} if isinstance(one, str) else dict(one) for one in algorithm.get("sources", [])]
+    if not sources:
+        return
+    for number, source in enumerate(sources):
+        source.setdefault("name", f"source-{number}")
+        source.pop("column", None)
+        source["data"] = str(_additions(folder / f"smoke_source_{number}.jsonl", first=32 * number))
+    if len(sources) == 1:
+        sources.append({"name": "other", "data": str(_additions(folder / "smoke_source_1.jsonl", first=32))})
+    algorithm.update({"sources": sources, "batch_size": 4, "sft_examples": 8})
+    for place, key in enumerate(("validation", "test"), start=1):
+        if algorithm.get(key):
+            algorithm[key] = {"data": str(_additions(folder / f"smoke_{key}.jsonl", first=1000 * place))}
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

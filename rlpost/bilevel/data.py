@@ -162,11 +162,12 @@ def _rows(
     entry: DataConfig, what: str, folder: Path, tally: _Tally, into: Callable[[str, Row], Any] | None = None
 ) -> list[Row]:
     """All usable rows of a file; ``into`` also gets each with the value of the entry's column."""
-    place = str(folder / entry.data) if (folder / entry.data).exists() else entry.data
-    if Path(place).is_file() and not Path(place).stat().st_size:
+    nearby, (dataset, _, split) = folder / entry.data, entry.data.partition("@")
+    place = str(nearby) if nearby.exists() else dataset
+    if nearby.is_file() and not nearby.stat().st_size:
         raise DataError(f"{what} is empty: {place}")
     found = []
-    for where, row in load_rows(place, entry.split, tally):
+    for where, row in load_rows(place, split or "train", tally):
         try:
             one = Row(where, conversation(row))
             if into is not None and entry.column is not None:

@@ -158,6 +158,8 @@ class BilevelLearner:
         losses_w, metrics_w = self._w.update(train + validation, np.concatenate([own, beside / config.alpha]), job)
         means = [source_means(losses, sources, len(probs)) for losses in (losses_u, losses_w[: len(train)])]
         delta = means[1] - means[0]
+        if job.step == 0:  # u and w are still the same: what differs is rounding, and AdamW would make a step of it
+            delta = delta * 0.0
         weights_rate = learning_rate(rates.model_copy(update={"lr": config.weights_lr}), *when)
         self.weights.update(delta, config.alpha, weights_rate)
         self.steps_done = job.step + 1

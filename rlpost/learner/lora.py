@@ -6,6 +6,7 @@ trained biases, and adapters of anything but linear layers.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,7 +33,8 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
         ModelError: no layer of the model has one of the target names.
     """
     peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter is meant
         for adapter in names:
             torch.manual_seed(seed)
             try:
