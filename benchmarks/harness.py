@@ -153,22 +153,42 @@ def call(command: list[str], limit_s: float, log: Path) -> tuple[bool, str]:
 
 
 def model_folder(shape: str, folder: Path, device: str) -> Path:
-    """A model of this shape with random weights (bf16 on a GPU, else fp32) and a byte-level tokenizer."""
+    """A model of this shape with random weights (bf16 on a GPU, else fp32) and a tokenizer of its vocabulary."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-
-    from rlpost.learner.tiny import byte_tokenizer
 
     sizes = SHAPES[shape] | {"tie_word_embeddings": True, "max_position_embeddings": 131_072}
     config, made = (Qwen3Config, Qwen3ForCausalLM) if "head_dim" in sizes else (Qwen2Config, Qwen2ForCausalLM)
     torch.manual_seed(0)
-    tokenizer = byte_tokenizer()
+    tokenizer = wide_tokenizer(sizes["vocab_size"])
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     with torch.device(device):
         model: Any = made(config(**sizes, **ends))
     model.to(torch.bfloat16 if device == "cuda" else torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def wide_tokenizer(size: int) -> Any:
+    """A byte-level tokenizer of ``size`` tokens. Text becomes bytes; each token beyond them stands for some letters, so
+    that whatever a model of random weights samples has a text. transformers reads it as a Qwen2 folder's own."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces += [f"w{number}" for number in range(len(pieces), size - 2)]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<end>", "<pad>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def median(values: Sequence[float]) -> float:

@@ -36,7 +36,7 @@ steps: {run_steps}
 model: {{path: {model}}}
 env:
   name: envs.single_turn:SingleTurn
-  options: {{reward: {here}/distinct_reward.py:distinct}}
+  options: {{reward: {here}/spread_reward.py:spread}}
 data: {{train: {prompts}}}
 batch: {{tasks: {tasks}, group_size: {group}}}
 rollout: {{max_turns: 1, max_new_tokens: {tokens}, max_context: {context}, chat: plain, separator: ""}}

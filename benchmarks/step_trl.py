@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.distinct_reward import distinct
+from benchmarks.spread_reward import spread
 
 GROUP = 8
 
@@ -93,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype),
         processing_class=AutoTokenizer.from_pretrained(args.model),
-        reward_funcs=distinct,
+        reward_funcs=spread,
         args=GRPOConfig(**options(args)),
         train_dataset=load_dataset("json", data_files=str(args.prompts), split="train"),
         callbacks=[Clock()],
