@@ -45,8 +45,8 @@ def test_two_ranks_do_what_one_does(case: str, both: tuple[dict[str, Any], dict[
     if case == "gradient":
         assert max(np.abs(change).max() for change in one["change"].values()) > 0.1
     for name, change in one["change"].items():
-        # AdamW divides by the root of the second moment: where a gradient is nearly 0, rounding decides its sign. That of
-        # a key's bias is nothing else: softmax does not see what all keys have in common.
+        # AdamW divides by the root of the second moment: where a gradient is nearly 0, rounding decides its sign. That
+        # of a key's bias is nothing else: softmax does not see what all keys have in common.
         close = np.abs(two["change"][name] - change) < tolerance
         assert close.mean() > (0.9 if case == "bf16" or name.endswith("k_proj.bias") else 0.999), name
 
