@@ -188,7 +188,8 @@ def _scheduled(schedule: tuple[float, float], progress: float) -> float:
     if not 0 <= progress <= 1:
         raise AlgorithmError(f"progress must lie in [0, 1], not {progress}")
     start, end = schedule
-    return (1 - progress) * start + progress * end
+    # Exact at both ends, and for a constant everywhere: 99.99999999999999 % would not be everything.
+    return end if progress == 1 else start + progress * (end - start)
 
 
 def _rounded(percent: float, size: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from algorithms.registry import build
+from envs.base import Task
 from rlpost import session
 from rlpost.controller import Controller
 from rlpost.learner.batch import LearnResult, StepBatch
@@ -30,9 +34,11 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import RunFolder
+from rlpost.sampling import derive_seed
 from rlpost.tasks import load_tasks
 from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
+from rollout.specs import EpisodeSpec
 
 
 class LocalLearner:
@@ -68,12 +74,12 @@ class Run:
     Attributes:
         rows: its rows of metrics.jsonl.
         evaluations: (steps done, share of held-out episodes solved), the one before training first.
-        wall_s: seconds of its steps, evaluations apart.
+        measured: what ``measure`` gave before the first step and after the last.
     """
 
     rows: list[dict[str, Any]]
     evaluations: list[tuple[int, float]]
-    wall_s: float
+    measured: list[Any]
 
 
 class OneEngine:
@@ -119,29 +125,36 @@ class OneEngine:
         self,
         loaded: LoadedRecipe,
         model: Path,
-        seconds: float = float("inf"),
-        measure: Callable[[Controller], None] | None = None,
+        seconds: float = math.inf,
+        measure: Callable[[], Any] = lambda: None,
     ) -> Run:
-        """All steps of the recipe, or as many as fit into ``seconds``; ``eval.every`` evaluations between them.
-
-        ``measure`` is called with the controller before the first step and after the last.
-        """
-        recipe, started = loaded.recipe, time.monotonic()
-        with tempfile.TemporaryDirectory() as place_, self.controller(loaded, model, Path(place_)) as controller:
-            evaluations = [(0, controller.evaluate().success)]
-            if measure:
-                measure(controller)
-            for step in range(recipe.steps):
+        """All steps of the recipe, or as many as fit into ``seconds``, evaluated every ``eval.every`` steps and at both
+        ends, where ``measure`` is called too."""
+        steps, started = loaded.recipe.steps, time.monotonic()
+        with tempfile.TemporaryDirectory() as name, self.controller(loaded, model, Path(name)) as controller:
+            evaluations, measured = [(0, controller.evaluate().success)], [measure()]
+            for step in range(steps):
                 controller.step(step)
-                if step + 1 == recipe.steps or time.monotonic() - started > seconds:
+                if step + 1 == steps or time.monotonic() - started > seconds:
                     evaluations.append((step + 1, controller.evaluate().success))
                     break
-            if measure:
-                measure(controller)
-            rows = [json.loads(line) for line in (Path(place_) / "metrics.jsonl").read_text().splitlines()]
+            measured.append(measure())
+            rows = [json.loads(line) for line in (Path(name) / "metrics.jsonl").read_text().splitlines()]
         between = [(row["step"] + 1, row["eval/success"]) for row in rows if "eval/success" in row]
-        evaluations = sorted(dict(evaluations + between).items())
-        return Run(rows, evaluations, sum(row["time/step_s"] for row in rows))
+        return Run(rows, sorted(dict(evaluations + between).items()), measured)
+
+    def play(self, tasks: Sequence[Task], samples: int, seed: int, greedy: bool = False) -> NDArray[np.bool_]:
+        """(tasks, samples) whether each episode with the current weights solved its task."""
+        specs = [
+            EpisodeSpec(task, group_id=-1 - place, index=index, seed=derive_seed(seed, place, index), greedy=greedy)
+            for place, task in enumerate(tasks)
+            for index in range(samples)
+        ]
+        flights = self._pool.submit(specs)
+        while any(flight.summary is None for flight in flights):
+            self._pool.poll(flights, 1.0)
+        solved = [flight.summary is not None and flight.summary.success for flight in flights]
+        return np.array(solved, dtype=bool).reshape(len(tasks), samples)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """Countdown with tasks of its own: reach a target from a few given numbers, each used exactly once.
 
-Tasks need no package and no file, and no set of numbers of a held-out task occurs in training. The demonstrations teach
-the form of an answer and to use the given numbers, but only a share of them reaches the target: to reach it is left to
-reinforcement learning. Left out: brackets and division in tasks (an answer of the policy may have them; the judge is
-reward/countdown.py).
+Tasks need no package and no file, and no set of numbers of a held-out task occurs in training. Only a share of the
+demonstrations is right; the others go on after the answer and use a number twice, and so does, most often, a model
+warmed up on both: to stop in time, and to be right more often, is left to reinforcement learning. Left out: brackets
+and division in tasks (an answer of the policy may have them; the judge is reward/countdown.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Puzzles:
         size: tasks of a split, at most; there may be fewer distinct ones.
         terse: ask in a few bytes and take the whole answer for the expression, as suits a byte-level model; else a
             sentence, and what stands in the last ``<answer>...</answer>``.
-        expert_share: of the demonstrations, this share (0 to 1) reaches the target.
+        expert_share: of the demonstrations, this share (0 to 1) is right.
 
     Raises:
         EnvError: there are no such tasks.
@@ -45,7 +45,7 @@ class Puzzles:
     operators: str = "+-"
     size: int = 1000
     terse: bool = False
-    expert_share: float = 0.5
+    expert_share: float = 0.3
 
     def __post_init__(self) -> None:
         if self.numbers < 2 or self.highest < 2 or not self.operators or not set(self.operators) <= set("+-*"):
@@ -68,13 +68,9 @@ class Puzzles:
             raise EnvError(f"env.options: Countdown has no option {', '.join(unknown)}; it has {', '.join(known)}")
         return cls(**options)
 
-    def guess(self, given: Sequence[int], rng: random.Random) -> str:
-        """An expression that uses the given numbers in any order, with any operators."""
-        return self._join(rng.sample(list(given), len(given)), rng)
-
-    def _join(self, given: Sequence[int], rng: random.Random) -> str:
-        first, *others = given
-        return str(first) + "".join(f"{rng.choice(self.operators)}{number}" for number in others)
+    def careless(self, expression: str, given: Sequence[int]) -> str:
+        """A wrong answer: one that was right, and then the first number once more."""
+        return f"{expression}{self.operators[0]}{given[0]}"
 
     def draw(self, split: str, rng: random.Random) -> Iterator[tuple[list[int], int, str]]:
         """Endlessly: given numbers, a target from 0 to HIGHEST_TARGET, and an expression that reaches it, with the
@@ -90,7 +86,7 @@ class Puzzles:
             part = zlib.crc32(str(sorted(given)).encode()) % PARTS
             if next((name for name, own in HELD_OUT.items() if own == part), "train") != split:
                 continue
-            expression = self._join(given, rng)
+            expression = str(given[0]) + "".join(f"{rng.choice(self.operators)}{number}" for number in given[1:])
             target, _ = evaluate(expression)
             if 0 <= target <= HIGHEST_TARGET:
                 yield given, int(target), expression
@@ -145,8 +141,8 @@ class Countdown(OneAnswer):
 
     @classmethod
     def demonstrations(cls, split: str, seed: int, count: int, **options: Any) -> Sequence[Demonstration]:
-        """Answered tasks. "train": a share reaches the target, the others use the numbers at random. "check": all
-        reach it, with sets of numbers that no other split has.
+        """Answered tasks. "train": a share reaches the target, with the numbers in the order given; the others are
+        careless. "check": all reach it, with sets of numbers that no other split has.
 
         Raises:
             EnvError: see Puzzles.
@@ -158,7 +154,7 @@ class Countdown(OneAnswer):
         for _ in range(count):
             given, target, expression = next(drawn)
             if split != "check" and rng.random() >= puzzles.expert_share:
-                expression = puzzles.guess(given, rng)
+                expression = puzzles.careless(expression, given)
             shown.append(Demonstration([puzzles.question(given, target), puzzles.answer(expression)]))
         return shown
 

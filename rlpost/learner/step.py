@@ -107,10 +107,20 @@ class _Step:
     def _saved(self, metrics: dict[str, float], single: bool) -> float:
         """Seconds this step would have taken more with every sample kept and no token selection: an estimate from
         this step's own seconds a token. Negative where ranking tokens cost more than dropped samples saved."""
-        lengths = np.array([learned_length(one) for one in self.batch.trajectories])
         scoring, passes = metrics["time/old_s"], metrics["time/update_s"] - metrics["time/optimizer_s"]
         whole = passes + (scoring if self._scores_anyway(single) else 0.0)
-        return float(whole * lengths.sum() / lengths[self.kept].sum() - passes - scoring)
+        everything = np.array([i for i, one in enumerate(self.batch.trajectories) if learnable(one)])
+        return whole * self._computed(everything) / self._computed(self.kept) - passes - scoring
+
+    def _computed(self, samples: NDArray[np.int64]) -> int:
+        """Positions that go through the model for these samples; a group's prompt does once where it can be shared."""
+        chosen = [self.batch.trajectories[index] for index in samples]
+        lengths = np.array([learned_length(one) for one in chosen])
+        if not self.updater.policy.reading.causal:
+            return int(lengths.sum())
+        prompts = np.array([int(np.argmax(one.policy_mask)) for one in chosen])
+        _, first = np.unique(self.batch.group_ids[samples], return_index=True)
+        return int((lengths - prompts).sum() + prompts[first].sum())
 
     @property
     def _weighted(self) -> bool:

@@ -56,8 +56,19 @@ def test_the_schedule_is_linear_between_its_endpoints() -> None:
     key = torch.rand(100, dtype=F64, generator=torch.Generator().manual_seed(0))
     counts = [int(algorithm.select_tokens(torch.ones(100), key, mask, zeros, p).sum()) for p in (0.0, 0.5, 1.0)]
     assert counts == [20, 60, 100]
-    # 0.45 * 10 + 0.55 * 90 = 54, but 54.00000000000001 in binary, which must not be rounded up to 55
+    # 10 + 0.55 * 80 = 54, which a rounding error must not turn into 55
     assert int(make(tokens=[10, 90]).select_tokens(torch.ones(100), key, mask, zeros, 0.55).sum()) == 54
+
+
+def test_a_constant_is_exact_at_every_step() -> None:
+    whole, mask = make(samples=100, tokens=100), torch.ones(8, dtype=torch.bool)
+    odd = make(samples=33.3, tokens=[33.3, 100])
+    for step in range(100):
+        progress = step / 99
+        assert kept(whole, progress) == list(range(8))
+        assert whole.select_tokens(torch.ones(8), None, mask, mask.long(), progress) is mask
+        assert len(kept(odd, progress)) == 3
+    assert odd.select_tokens(torch.ones(8), None, mask, mask.long(), 1.0) is mask
 
 
 def test_ties_depend_on_the_seed_alone() -> None:
