@@ -62,7 +62,7 @@ class Job:
 
 def load(seed: int, overrides: list[str]) -> LoadedRecipe:
     """The recipe with an evaluation every few steps and one thread for each of learner and engine."""
-    common = ["eval.every=2", "engine.threads=1", "learner.threads=1", f"seed={seed}"]
+    common = ["eval.every=2", "eval.episodes=192", "engine.threads=1", "learner.threads=1", f"seed={seed}"]
     return Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [*common, *overrides])
 
 
