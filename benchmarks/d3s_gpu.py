@@ -52,9 +52,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=32, help="tasks a step")
     parser.add_argument("--group", type=int, default=16, help="rollouts a task")
     parser.add_argument("--lr", type=float, default=1e-5)
-    parser.add_argument("--warm-steps", type=int, default=200, help="warm start, at most")
-    parser.add_argument("--warm-lr", type=float, default=5e-5)
-    parser.add_argument("--warm-accuracy", type=float, default=0.12, help="countdown's warm start ends here")
+    parser.add_argument("--warm-steps", type=int, default=300, help="warm start, at most")
+    parser.add_argument("--warm-lr", type=float, default=1e-4)
+    parser.add_argument("--warm-accuracy", type=float, default=0.2, help="countdown's warm start ends here")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs: starts 30 s sooner, samples more slowly")
     parser.add_argument("--tiny", action="store_true", help="a model built here, few short runs")
@@ -65,7 +65,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     """The recipe's keys that do not differ between runs."""
     cuda = args.device == "cuda"
     found = [
-        f"model={json.dumps({'path': args.model})}",
+        f"model={json.dumps({'path': str(Path(args.model).resolve()) if args.model else ''})}",
         f"steps={args.steps}",
         f"batch={{tasks: {args.tasks}, group_size: {args.group}}}",
         f"learner={{device: {args.device}, dtype: auto, max_tokens_per_pack: 32768, optimizer: {{lr: {args.lr}}}}}",
@@ -80,9 +80,9 @@ def overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _countdown(args: argparse.Namespace) -> list[str]:
-    warm = f"examples: 12800, batch_size: 64, steps: {args.warm_steps}, lr: {args.warm_lr}"
+    warm = f"examples: 19200, batch_size: 64, steps: {args.warm_steps}, lr: {args.warm_lr}"
     return [
-        "env.options={numbers: 3, highest: 20, operators: '+-*', size: 4000, expert_share: 0.5}",
+        "env.options={numbers: 3, highest: 12, operators: '+-*', size: 4000, expert_share: 0.5}",
         f"warm_start={{data: env, {warm}, stop_accuracy: {args.warm_accuracy}}}",
         f"rollout={{max_new_tokens: 32, max_context: {2048 if args.tiny else 192}, max_concurrent: 1024}}",
     ]

@@ -146,5 +146,19 @@ def test_lr_zero_changes_no_weight(single_turn: Make, run: Run) -> None:
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
+@pytest.mark.slow
+def test_d3s_that_keeps_everything_is_the_plain_algorithm(single_turn: Make, run: Run) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    ends = []
+    for name, select in (("plain", "null"), ("whole", "{name: d3s, samples: 100, tokens: 100}")):
+        rule = f"algorithm={{name: grpo, minibatches: 2, select: {select}}}"
+        folder = run(single_turn("deterministic=true", "steps=2", rule), name)
+        ends.append((rows(folder, times=False), load_file(folder.checkpoint(2) / "model.safetensors")))
+    assert ends[0][0] == ends[1][0]
+    assert all(torch.equal(weight, ends[1][1][name]) for name, weight in ends[0][1].items())
+
+
 def _lines(folder: RunFolder) -> list[str]:
     return (folder.path / "metrics.jsonl").read_text().splitlines()
