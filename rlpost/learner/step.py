@@ -21,8 +21,9 @@ from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.learner.offpolicy import offpolicy_metrics, truncated_weight
 from rlpost.learner.optimizers import learning_rate, set_learning_rate
 from rlpost.learner.rows import score_rows
+from rlpost.learner.savings import seconds_saved, volume
 from rlpost.learner.update import Updater
-from rlpost.learner.views import FlatBatch, learnable, learned_length
+from rlpost.learner.views import FlatBatch, learnable
 
 _TIMES = ("time/old_s", "time/update_s", "time/optimizer_s", "time/saved_s")
 _NOTHING = dict.fromkeys(
@@ -88,7 +89,9 @@ class _Step:
         scored = time.perf_counter()
         metrics = metrics | self._updates(flat, updates)
         metrics["time/old_s"], metrics["time/update_s"] = scored - started, time.perf_counter() - scored
-        metrics |= self._volume(flat) | {"time/saved_s": self._saved(metrics, single=len(updates) == 1)}
+        metrics |= volume(flat, len(self.kept), _regularized(algorithm))
+        scores_anyway = self._scores_anyway(single=len(updates) == 1)
+        metrics["time/saved_s"] = seconds_saved(batch, self.kept, metrics, scores_anyway, policy.reading.causal)
         old: list[NDArray[np.float32] | None] = [None] * len(batch.trajectories)
         if flat.old_logprobs is not None and flat.reading.causal:  # of masked views they compare with no rollout's
             metrics |= offpolicy_metrics(flat.old_logprobs, flat.rollout_logprobs, flat.policy)
@@ -96,31 +99,6 @@ class _Step:
                 old[index] = values
         note = "token selection left nothing to learn from; the weights did not change" if metrics["skipped"] else ""
         return LearnResult(metrics, self.kept, old, note)
-
-    def _volume(self, flat: FlatBatch) -> dict[str, float]:
-        """Kept samples, tokens of their packed sequences, and policy tokens whose loss can move the policy."""
-        algorithm = self.updater.algorithm
-        counted = flat.mask if _regularized(algorithm) else flat.mask & (flat.advantages != 0)
-        packed, learned = float(len(flat.policy)), float(counted.sum())
-        return {"samples/kept": float(len(self.kept)), "tokens/packed": packed, "tokens/learned": learned}
-
-    def _saved(self, metrics: dict[str, float], single: bool) -> float:
-        """Seconds this step would have taken more with every sample kept and no token selection: an estimate from
-        this step's own seconds a token. Negative where ranking tokens cost more than dropped samples saved."""
-        scoring, passes = metrics["time/old_s"], metrics["time/update_s"] - metrics["time/optimizer_s"]
-        whole = passes + (scoring if self._scores_anyway(single) else 0.0)
-        everything = np.array([i for i, one in enumerate(self.batch.trajectories) if learnable(one)])
-        return whole * self._computed(everything) / self._computed(self.kept) - passes - scoring
-
-    def _computed(self, samples: NDArray[np.int64]) -> int:
-        """Positions that go through the model for these samples; a group's prompt does once where it can be shared."""
-        chosen = [self.batch.trajectories[index] for index in samples]
-        lengths = np.array([learned_length(one) for one in chosen])
-        if not self.updater.policy.reading.causal:
-            return int(lengths.sum())
-        prompts = np.array([int(np.argmax(one.policy_mask)) for one in chosen])
-        _, first = np.unique(self.batch.group_ids[samples], return_index=True)
-        return int((lengths - prompts).sum() + prompts[first].sum())
 
     @property
     def _weighted(self) -> bool:
