@@ -46,7 +46,8 @@ def shrink(source: RecipeSource, folder: Path) -> None:
 
 
 def _trains_diffusion(source: RecipeSource) -> bool:
-    name = _section(source.values, "algorithm").get("name")
+    named = source.values.get("algorithm")
+    name = named.get("name") if isinstance(named, dict) else None
     try:
         return isinstance(name, str) and locate(name, source.folder).load().model == "diffusion"
     except (AlgorithmError, PluginError, AttributeError):
