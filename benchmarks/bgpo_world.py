@@ -17,6 +17,7 @@ import torch
 from algorithms.base import Algorithm
 from envs.base import Task
 from envs.sudoku import Sudoku
+from rlpost.learner.attention import NAME as PACKED
 from rlpost.learner.batch import LearnerSetup, StepBatch
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
@@ -34,6 +35,8 @@ from rollout.engine import Sample
 from rollout.parameters import tensor_of
 from rollout.trajectory import Group, StopReason, Trajectory, Turn
 
+COOL_DOWN = 25
+"""Steps over which the warm start's learning rate falls to 0 once the model is good enough."""
 LENGTH = 20
 """Tokens of a response: 16 digits, then end tokens."""
 
@@ -48,7 +51,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--empty", type=int, default=6, help="empty cells of a grid")
-    parser.add_argument("--warm-steps", type=int, default=175)
+    parser.add_argument("--warm-steps", type=int, default=400, help="steps of the warm start, at most")
+    parser.add_argument("--warm-until", type=float, default=0.15, help="grids solved at T = 1 that end the warm start")
     parser.add_argument("--warm-lr", type=float, default=2e-3)
     return parser
 
@@ -112,26 +116,33 @@ def built(options: argparse.Namespace, folder: Path, seed: int) -> Path:
 
 def warmed(options: argparse.Namespace, seed: int) -> Path:
     """A model folder after the warm start; made once for each seed and set of options."""
-    name = f"model-{options.hidden}x{options.layers}-{options.empty}-{options.warm_steps}-{seed}"
+    name = f"model-{options.hidden}x{options.layers}-{options.empty}-{options.warm_until}-{seed}"
     folder = options.out / name
     if (folder / "done").exists():
         return folder
     world = World.of(built(options, folder, seed), options.empty, seed)
-    sharded = options.device != "cpu"
+    gpu = options.device != "cpu"
     ranks = Ranks(0, 1, torch.device(options.device), "", 60.0, sharded=False)
     policy = load_model(folder, LearnerConfig(device=options.device, dtype="fp32"), ranks, seed=seed)
     examples = [as_example(one, LENGTH, world.chat.stop_token_ids[0]) for one in world.demonstrations(seed, 3000)]
     weights = [weight for _, weight in policy.trainable()]
     optimizer = torch.optim.AdamW(weights, lr=options.warm_lr, weight_decay=0.0)
-    rng = np.random.default_rng(seed)
+    rng, last = np.random.default_rng(seed), options.warm_steps
     for step in range(options.warm_steps):
+        if step >= last:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = options.warm_lr * min(1.0, (step + 1) / 15, (options.warm_steps - step) / 40)
-        chosen = rng.integers(len(examples), size=256 if sharded else 64)
-        backward(policy, [examples[index] for index in chosen], 65536 if sharded else 16384, rng)
+            group["lr"] = options.warm_lr * min(1.0, (step + 1) / 15, (last - step) / COOL_DOWN)
+        chosen = rng.integers(len(examples), size=256 if gpu else 64)
+        backward(policy, [examples[index] for index in chosen], 65536 if gpu else 16384, rng)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 25 == 0 and last == options.warm_steps:
+            solved, _ = evaluate(world, BlockModel(policy.model), DiffusionConfig(block=4, steps=2), 128, 1.0)
+            policy.model.set_attn_implementation(PACKED)
+            last = step + 1 + COOL_DOWN if solved >= options.warm_until else last
+    print(f"seed {seed}: warm after {min(last, options.warm_steps)} steps", flush=True)
     policy.model.save_pretrained(folder)
     (folder / "done").touch()
     return folder
