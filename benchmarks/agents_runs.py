@@ -119,6 +119,7 @@ class Bench:
                 loaded.recipe.gap_bound(placement.device),
             )
             publisher.publish(0)
+            publisher.verify()
             train, held_out = load_tasks(loaded)
             session = Session(
                 loaded, folder, model, progress, loaded.build_algorithm(), train, held_out, learner, pool, publisher

@@ -104,6 +104,7 @@ class OneEngine:
         bound = recipe.gap_bound(placement.device)
         publisher = Publisher(learner, self._pool, probe, recipe.rollout.temperature, bound)
         publisher.publish(0)
+        publisher.verify()
         running = session.Session(
             loaded=loaded,
             folder=RunFolder(folder),

@@ -22,6 +22,7 @@ from rlpost.sampling import derive_seed, spare_tasks, tasks_of_step
 from rlpost.session import Session
 from rlpost.step_metrics import EngineMetrics, step_row, unsolved_reward
 from rlpost.store import Refill, StepRollouts, TrajectoryStore
+from rlpost.weights import Gap
 from rollout.specs import EpisodeSpec
 
 
@@ -41,6 +42,7 @@ class Controller:
         self._rollouts = rollouts
         self._engines = EngineMetrics()
         self._warned = False
+        self._ended: float | None = None  # when the last step did, where the next one's episodes had begun
         self._store = TrajectoryStore(
             session.pool, self._recipe.batch, self._recipe.cluster.deadline_s, self._recipe.deterministic
         )
@@ -52,10 +54,11 @@ class Controller:
             RunError: a fault the run cannot go on with.
         """
         for step in range(first_step, self._recipe.steps):
-            self.step(step)
+            self.step(step, ahead=True)
             done = step + 1
             if done == self._recipe.steps or (self._recipe.save.every and done % self._recipe.save.every == 0):
                 self.save(done)
+                self._ended = None
 
     def save(self, steps_done: int) -> None:
         """Write the checkpoint after ``steps_done`` steps and remove those too many."""
@@ -76,25 +79,25 @@ class Controller:
             greedy=greedy,
         )
 
-    def step(self, step: int) -> None:
-        """One step of the run; see ``train``."""
-        started = time.monotonic()
+    def step(self, step: int, ahead: bool = False) -> None:
+        """One step of the run; see ``train``. With ``ahead`` the next step's episodes begin before it ends."""
+        began = self._ended if self._ended is not None else time.monotonic()
         self._keep_in_flight(step)
         rollouts = self._store.collect(step, self._refill(step))
-        rollout_s = time.monotonic() - started
+        rollout_s = time.monotonic() - began
         if self._recipe.engine.sleep:
             self._session.pool.call_all("sleep")  # the publication wakes the engines
         advantages = self._session.algorithm.advantages(rollouts.groups)
         result = self._learn(step, rollouts, advantages)
-        learn_s = time.monotonic() - started - rollout_s
-        gap = self._session.publisher.publish(step + 1)
+        learn_s = time.monotonic() - began - rollout_s
+        gap, engines = self._publish(step + 1, ahead and not self._evaluates_after(step + 1))
         times = {
             "time/rollout_s": rollout_s,
             "time/learn_s": learn_s,
             "time/sync_s": self._session.publisher.seconds,
-            "time/step_s": time.monotonic() - started,
+            "time/step_s": time.monotonic() - began,
         }
-        engines = [status.engine for status in self._session.pool.call_all("status")]
+        self._ended = time.monotonic() if ahead else None
         row = step_row(step, self._recipe, rollouts, result, gap, times) | self._engines.since(engines)
         row |= self._interim_evaluation(step + 1)
         self._metrics.write(row)
@@ -106,12 +109,30 @@ class Controller:
             self._session.progress.note(f"step {step}: {warning}")
         self._warned = bool(warning)
 
+    def _publish(self, version: int, ahead: bool) -> tuple[Gap, list[dict[str, float]]]:
+        """Publish and verify; how far the workers are off, and their engines' counts.
+
+        With ``ahead`` the next step's episodes begin while the learner scores the probe; used they are only after that.
+        """
+        session = self._session
+        session.publisher.publish(version)
+        counts = session.pool.ask("status")
+        if ahead:
+            self._keep_in_flight(version)
+        gap = session.publisher.verify()
+        return gap, [status.engine for status in session.pool.answers(counts, "status")]
+
+    def _evaluates_after(self, steps_done: int) -> bool:
+        every = self._recipe.eval.every
+        due = every > 0 and self._recipe.eval.episodes > 0 and steps_done % every == 0
+        return due and steps_done != self._recipe.steps
+
     def _interim_evaluation(self, steps_done: int) -> dict[str, float]:
         """``eval.every`` steps, the end apart: success and reward on held-out tasks, for this step's row."""
-        every = self._recipe.eval.every
-        if not (every and self._recipe.eval.episodes) or steps_done % every or steps_done == self._recipe.steps:
+        if not self._evaluates_after(steps_done):
             return {}
         found = self.evaluate()
+        self._ended = None
         details = {f"eval/{name}": value for name, value in found.details.items()}
         return {"eval/success": found.success, "eval/reward": found.reward, **details}
 

@@ -87,6 +87,7 @@ def open_session(
                 recipe.gap_bound(placement.device),
             )
             publisher.publish(version)
+            publisher.verify()
             yield Session(
                 loaded=loaded,
                 folder=folder,

@@ -1,7 +1,8 @@
 """Publishing weights, and verifying every publication before another rollout is used.
 
 The learner puts one version into the object store (or hands out CUDA IPC handles); every worker switches to it and
-then scores a fixed probe; the learner scores the same tokens at the same version. A gap above the bound stops the run:
+then scores a fixed probe; the learner scores the same tokens at the same version, while the next episodes begin. A gap
+above the bound stops the run:
 rollouts from wrong weights look healthy and train nothing. Left out: how an engine loads weights (rollout/vllm).
 """
 
@@ -63,37 +64,39 @@ class Publisher:
         self._temperature = temperature
         self._bound = bound
         self._update: ray.ObjectRef | None = None
+        self._answers: list[ProbeResult] = []
         self.version = 0
         self.seconds = 0.0
         pool.on_restart(self._bring_up_to_date)
 
-    def publish(self, version: int) -> Gap:
-        """Send the learner's current weights to every worker as ``version`` and verify them.
-
-        Raises:
-            RunError: a worker does not have the learner's weights afterwards.
-        """
+    def publish(self, version: int) -> None:
+        """Send the learner's current weights to every worker as ``version``; each has them, and has answered the probe,
+        when this returns. Episodes may then begin, but none may be used before ``verify``."""
         started = time.monotonic()
         self._update = self._learner.publish(version)
-        self._pool.call_all("update", self._update)
+        self._answers = self._pool.call_all("adopt", self._update, self._probe, self._temperature, version)
         self.version = version
-        gap = self.verify()
         self.seconds = time.monotonic() - started
-        return gap
 
     def verify(self) -> Gap:
-        """Compare every worker with the learner on the probe; see ``publish``."""
-        results = self._pool.call_all("probe", self._probe, self._temperature, self.version)
-        gaps = [self._gap(index, result) for index, result in enumerate(results)]
+        """Compare every worker's answer with the learner's, which must not have learned since; the worst one's gap.
+
+        Raises:
+            RunError: a worker does not have the learner's weights.
+        """
+        started = time.monotonic()
+        gaps = compare(self._answers, self._learner, self._probe, self._temperature)
+        for index, (result, gap) in enumerate(zip(self._answers, gaps, strict=True)):
+            self._check(index, result, gap)
+        self.seconds += time.monotonic() - started
         return max(gaps, key=lambda gap: gap.logprob_abs)
 
-    def _gap(self, index: int, result: ProbeResult) -> Gap:
+    def _check(self, index: int, result: ProbeResult, gap: Gap) -> None:
         if result.version != self.version:
             raise RunError(
                 f"rollout worker {index} says it has policy version {result.version} right after version "
                 f"{self.version} was published to it"
             )
-        gap = compare(result, self._learner, self._probe, self._temperature)
         if not gap.logprob_abs <= self._bound:
             raise RunError(
                 f"policy version {self.version}: the log-probabilities of rollout worker {index} differ from the "
@@ -102,18 +105,23 @@ class Publisher:
                 "seen: weights that did not arrive, a model whose engine and training code disagree, or a bound too "
                 "tight for the engine's dtype"
             )
-        return gap
 
     def _bring_up_to_date(self, index: int) -> None:
         if self._update is not None:
             self._pool.call(index, "update", self._update)
 
 
-def compare(result: ProbeResult, learner: LearnerGroup, probe: Sequence[list[int]], temperature: float) -> Gap:
-    """Score the probe with the learner, at T = 1 on the fixed tokens and at ``temperature`` on the drawn ones."""
-    extended = [[*ids, drawn] for ids, drawn in zip(probe, result.sampled_ids, strict=True)]
+def compare(
+    results: Sequence[ProbeResult], learner: LearnerGroup, probe: Sequence[list[int]], temperature: float
+) -> list[Gap]:
+    """Score each worker's probe with the learner, at T = 1 on the fixed tokens and at ``temperature`` on the drawn."""
+    extended = [[*ids, drawn] for result in results for ids, drawn in zip(probe, result.sampled_ids, strict=True)]
     plain = learner.score(extended, 1.0)
     warm = plain if temperature == 1.0 else learner.score(extended, temperature)
-    fixed = [np.abs(ours[:-1] - theirs) for ours, theirs in zip(plain, result.fixed_logprobs, strict=True)]
-    drawn: NDArray[np.float64] = np.array(result.sampled_logprobs) - np.array([ours[-1] for ours in warm])
-    return Gap(float(np.concatenate([*fixed, np.abs(drawn)]).mean()), float(drawn.mean()))
+    gaps = []
+    for start, result in zip(range(0, len(extended), len(probe)), results, strict=True):
+        own, ours = plain[start : start + len(probe)], warm[start : start + len(probe)]
+        fixed = [np.abs(ids[:-1] - theirs) for ids, theirs in zip(own, result.fixed_logprobs, strict=True)]
+        drawn: NDArray[np.float64] = np.array(result.sampled_logprobs) - np.array([ids[-1] for ids in ours])
+        gaps.append(Gap(float(np.concatenate([*fixed, np.abs(drawn)]).mean()), float(drawn.mean())))
+    return gaps

@@ -109,8 +109,15 @@ class WorkerPool:
 
     def call_all(self, method: str, *args: Any) -> list[Any]:
         """The same call to all workers at once; results in worker order."""
-        refs = [getattr(worker.actor, method).remote(*args) for worker in self._workers]
-        return [self._get(index, ref, method) for index, ref in enumerate(refs)]
+        return self.answers(self.ask(method, *args), method)
+
+    def ask(self, method: str, *args: Any) -> list[ray.ObjectRef]:
+        """The same call to all workers at once, not waited for."""
+        return [getattr(worker.actor, method).remote(*args) for worker in self._workers]
+
+    def answers(self, asked: Sequence[ray.ObjectRef], method: str) -> list[Any]:
+        """What the workers answered to ``ask``, in worker order."""
+        return [self._get(index, ref, method) for index, ref in enumerate(asked)]
 
     def _get(self, index: int, ref: ray.ObjectRef, doing: str) -> Any:
         try:

@@ -152,6 +152,13 @@ class RolloutWorker:
         await self._engine.update_weights(update)
         return self._engine.version
 
+    async def adopt(
+        self, update: WeightUpdate, token_ids: list[list[int]], temperature: float, seed: int
+    ) -> ProbeResult:
+        """Switch to new weights and score the probe with them, before anything else is sampled."""
+        await self.update(update)
+        return await self.probe(token_ids, temperature, seed)
+
     async def sleep(self) -> None:
         """Free the engine's memory until the next ``update``, where the engine can."""
         if isinstance(self._engine, SleepingEngine):
