@@ -64,7 +64,7 @@ class Controller:
         """Write the checkpoint after ``steps_done`` steps and remove those too many."""
         folder = self._session.folder
         self._session.learner.save(folder.checkpoint(steps_done))
-        folder.prune_checkpoints(self._recipe.save.keep)
+        folder.prune_checkpoints()
 
     def evaluate(self, greedy: bool = False) -> EvalResult:
         """Play the held-out tasks with the current weights."""

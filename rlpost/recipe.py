@@ -90,8 +90,11 @@ class EvalSection(Part):
 class SaveSection(Part):
     """Checkpoints and the record of rollouts."""
 
-    every: int = Field(0, ge=0, description="save a checkpoint every this many steps; the last step always saves")
-    keep: int = Field(2, ge=1, description="checkpoints kept; older ones are removed")
+    every: int = Field(
+        0,
+        ge=0,
+        description="save a checkpoint every this many steps; the last step always does, and the newest two are kept",
+    )
     rollouts: int = Field(16, ge=0, description="trajectories written to rollouts/ a step; 0 writes none")
     tensorboard: bool = Field(False, description="mirror metrics to TensorBoard (extra rlpost[tensorboard])")
 

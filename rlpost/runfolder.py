@@ -14,6 +14,9 @@ from pathlib import Path
 
 from rlpost.recipe import RecipeError
 
+KEPT = 2
+"""Checkpoints of a run that stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -54,9 +57,9 @@ class RunFolder:
                 found.append((int(match[1]), folder))
         return sorted(found)
 
-    def prune_checkpoints(self, keep: int) -> None:
-        """Remove all but the newest ``keep``."""
-        for _, folder in self.checkpoints()[:-keep]:
+    def prune_checkpoints(self) -> None:
+        """Remove all but the newest ``KEPT``."""
+        for _, folder in self.checkpoints()[:-KEPT]:
             shutil.rmtree(folder)
 
 

@@ -94,7 +94,7 @@ class _Run:
                 done = step + 1
                 if done == recipe.steps or (recipe.save.every and done % recipe.save.every == 0):
                     group.save(self._folder.checkpoint(done))
-                    self._folder.prune_checkpoints(recipe.save.keep)
+                    self._folder.prune_checkpoints()
         finally:
             metrics.close()
             group.close()

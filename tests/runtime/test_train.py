@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlpost import runfolder
 from rlpost.recipe import LoadedRecipe
 from rlpost.runfolder import RunFolder, reopen
 from rlpost.train import Resume
@@ -110,8 +111,11 @@ def test_an_algorithm_from_a_file_outside_the_checkout(tmp_path: Path, single_tu
 
 
 @pytest.mark.slow
-def test_deterministic_runs_are_identical_and_resume_is_exact(single_turn: Make, run: Run) -> None:
-    overrides = ("deterministic=true", "steps=3", "save.every=1", "save.keep=3", "algorithm.minibatches=2")
+def test_deterministic_runs_are_identical_and_resume_is_exact(
+    single_turn: Make, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runfolder, "KEPT", 3)
+    overrides = ("deterministic=true", "steps=3", "save.every=1", "algorithm.minibatches=2")
     whole = run(single_turn(*overrides), "whole")
     again = run(single_turn(*overrides), "again")
     assert rows(whole, times=False) == rows(again, times=False)
