@@ -2,6 +2,9 @@
 
     python benchmarks/agents_cpu.py --out /tmp/agents --minutes 5          # again and again, until all runs are done
 
+All runs start from one warm-started model, and evaluations before training are of that one; seeds differ in tasks drawn
+and tokens sampled.
+
 Left out: the GPU's experiment (agents_gpu.py).
 """
 
@@ -39,7 +42,7 @@ def main() -> None:
     overrides = ["learner.threads=1", "engine.threads=1", *(TINY if args.tiny else []), *args.set]
     if args.tiny:
         methods.pop("RFT", None)
-    run_all(RECIPE, overrides, methods, range(args.seeds), args.out, args.minutes)
+    run_all(RECIPE, overrides, methods, args, one_start=True)
 
 
 if __name__ == "__main__":

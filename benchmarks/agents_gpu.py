@@ -67,7 +67,7 @@ def main() -> None:
     overrides += ["env.options.unsafe=true"] if args.unsafe else []
     overrides += TINY if args.tiny else []
     methods = {name: METHODS[name] for name in args.methods or METHODS}
-    run_all(RECIPE, [*overrides, *args.set], methods, range(args.seeds), args.out, args.minutes)
+    run_all(RECIPE, [*overrides, *args.set], methods, args)
 
 
 if __name__ == "__main__":

@@ -84,9 +84,11 @@ class Bench:
         recipe: of all runs.
         overrides: of all runs too.
         out: folder of the results and of one folder a run.
+        one_start: all seeds start from one warm-started model; else each has its own.
     """
 
-    def __init__(self, recipe: Path, overrides: list[str], out: Path) -> None:
+    def __init__(self, recipe: Path, overrides: list[str], out: Path, one_start: bool) -> None:
+        self._one_start = one_start
         self._recipe, self._overrides, self.out = recipe, overrides, out
         self.results = out / "results.jsonl"
         self._pool: WorkerPool | None = None
@@ -153,8 +155,8 @@ class Bench:
         return {"success": result.success, "reward": result.reward, **result.details}
 
     def _model(self, loaded: LoadedRecipe, seed: int, progress: Progress) -> Path:
-        """The warm-started model of a seed, made once."""
-        folder = RunFolder(self.out / f"start-{seed}")
+        """The warm-started model, made once."""
+        folder = RunFolder(self.out / ("start" if self._one_start else f"start-{seed}"))
         if not (folder.path / "ready").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
             model = _first_model(loaded, folder, progress)
@@ -184,12 +186,13 @@ def cluster() -> Iterator[None]:
 
 
 def run_all(
-    recipe: Path, overrides: list[str], methods: dict[str, list[str]], seeds: Sequence[int], out: Path, minutes: float
+    recipe: Path, overrides: list[str], methods: dict[str, list[str]], args: argparse.Namespace, one_start: bool = False
 ) -> None:
     """Every method with every seed, seed by seed, until all is done or no further run fits into the time."""
+    seeds, out, minutes = range(args.seeds), args.out, args.minutes
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
-    bench = Bench(recipe, overrides, out)
+    bench = Bench(recipe, overrides, out, one_start)
     done = {(row["method"], row["seed"]) for row in bench.done()}
     left = [(method, seed) for seed in seeds for method in methods if (method, seed) not in done]
     longest = 0.0

@@ -102,7 +102,7 @@ class MiniErrands(Env):
 
 
 DIFFICULTY = {kind: build(kind, 0, 0, "train").difficulty for kind in KINDS}
-CARELESS = "ccpmraslnddd"
+CARELESS = "ccpmrsslnndd"
 """What a careless clerk does, as often as it stands here."""
 
 
@@ -110,36 +110,22 @@ def _play(task: MiniTask, draw: random.Random, expert: bool, whole: bool) -> lis
     """One conversation, to its end or (not ``whole``) to the last command that copies something out of an answer."""
     world = MiniWorld(task)
     messages: list[Message] = [{"role": "user", "content": task.instruction}]
-    emails: list[str] = []
-    steps = list(task.solution)
-    copies = max(place for place, step in enumerate(steps) if "{" in step)
+    copies = max(place for place, step in enumerate(task.solution) if "{" in step)
     answer = ""
     for turn in range(MAX_TURNS):
-        if expert or draw.random() < 0.5:
-            text = _fill(steps[min(turn, len(steps) - 1)], answer, emails)
-        else:
-            text = _careless(draw, task.instruction.split()[1:])
+        step = task.solution[min(turn, len(task.solution) - 1)]
+        words = [*answer.split(), "-", "-"]
+        text = step.format(*words) if expert or draw.random() < 0.5 else _careless(draw, task.instruction.split()[1])
         messages.append(Message(role="assistant", content=text))
         answer = world.act(text)
-        emails += [answer.split()[0]] if text[0] == "c" and answer != "-" else []
-        if world.completed or (not whole and turn == copies):
+        if world.completed or turn + 1 == MAX_TURNS or (not whole and turn == copies):
             break
         messages.append(Message(role="user", content=answer))
     world.close()
-    return messages if messages[-1]["role"] == "assistant" else messages[:-1]
+    return messages
 
 
-def _fill(step: str, answer: str, emails: Sequence[str]) -> str:
-    words = [*answer.replace(",", " ").split(), "-", "-"]
-    place = next((i for i, word in enumerate(words) if i and emails and word == emails[0]), 0)
-    wanted = words[place - 1] if place else words[0]
-    return step.replace("{0}", words[0]).replace("{1}", words[1]).replace("{id}", wanted)
-
-
-def _careless(draw: random.Random, about: Sequence[str]) -> str:
-    """A random command about the words of the task, used where they do not belong too."""
-    command, first = draw.choice(CARELESS), about[0]
-    number = draw.randint(2, 9)
-    return {"p": f"p {first} {number}", "m": f"m {number} {draw.choice(('hi', 'ok'))}", "r": "r", "d": "d"}.get(
-        command, f"{command} {number if command in 'al' else first}"
-    )
+def _careless(draw: random.Random, name: str) -> str:
+    """A random command about the name in the task, used where it does not belong too."""
+    command = draw.choice(CARELESS)
+    return {"p": f"p {name} 5", "m": f"m {name} hi", "d": "d"}.get(command, f"{command} {name}")

@@ -1,9 +1,9 @@
 """The compact flavour of the errands world: the same apps, APIs and tests behind commands of a few bytes.
 
-    c NAME      a contact         "EMAIL PHONE"       s TITLE    a song       its id
-    p EMAIL N   send $N           "ok"                l ID       like it      "ok"
-    m PHONE W   text the word W   "ok"                n TITLE    a note       its content
-    r           pending requests  "ID EMAIL N,..."    a ID       approve one  "ok"
+    c NAME      a contact          "EMAIL PHONE"      s TITLE    a song       its id
+    p EMAIL N   send $N            "ok"               l ID       like it      "ok"
+    m PHONE W   text the word W    "ok"               n TITLE    a note       its content
+    r NAME      a pending request  its id             a ID       approve it   "ok"
     d [ANSWER]  the task is done
 
 What is not there is "-", what an app refuses "no", and anything else "?". Names are three letters, so that a byte-level
@@ -34,14 +34,16 @@ NAMES = ["".join(letters) for letters in permutations(LETTERS, 3)]
 random.Random("mini-errands-names").shuffle(NAMES)
 POOLS = {"eval": NAMES[:420], "check": NAMES[420:520], "train": NAMES[520:]}
 """Names by split; they share none."""
-EMAILS = ["".join(letters) for letters in permutations("ABCDEFGHIJKLMNOP", 2)]
+EMAILS = ["".join(letters) for letters in permutations("ABCDEFGHIJ", 2)]
+PHONES = ["".join(letters) for letters in permutations("KLMNOPQRST", 2)]
+CONTENTS = ["".join(letters) for letters in permutations("UVWXYZ", 3)]
 WORDS = ("hi", "ok", "yes", "now")
 
 _SHAPES = {
     "c": re.compile(r"c ([a-z]{1,9})"),
     "p": re.compile(r"p ([A-Za-z]{1,9}) ([0-9]{1,4})"),
-    "m": re.compile(r"m ([0-9]{1,9}) ([a-z]{1,9})"),
-    "r": re.compile(r"r"),
+    "m": re.compile(r"m ([A-Za-z]{1,9}) ([a-z]{1,9})"),
+    "r": re.compile(r"r ([a-z]{1,9})"),
     "a": re.compile(r"a ([0-9]{1,4})"),
     "s": re.compile(r"s ([a-z]{1,9})"),
     "l": re.compile(r"l ([0-9]{1,4})"),
@@ -59,8 +61,7 @@ class MiniTask:
     state: State
     expected: Sequence[Expected]
     solution: Sequence[str]
-    """Commands; ``{0}`` and ``{1}`` are the first and second word of the last answer, ``{id}`` the id in it that goes
-    with the email found first."""
+    """Commands; ``{0}`` and ``{1}`` are the first and second word of the last answer."""
     answer: Any = None
 
 
@@ -114,8 +115,7 @@ class MiniWorld:
             shown = found and self._api("notes", "show_note", note_id=found[0]["note_id"])
             return str(shown["content"]) if shown else "-"
         if command == "r":
-            rows = self._api("wallet", "show_payment_requests", direction="received", status="pending")
-            return ",".join(f"{row['payment_request_id']} {row['email']} {row['amount']:g}" for row in rows) or "-"
+            return self._request_from(words[0])
         acts: dict[str, Callable[[], Any]] = {
             "p": lambda: self._api("wallet", "send_money", receiver_email=words[0], amount=words[1]),
             "m": lambda: self._api("phone", "send_text_message", phone_number=words[0], message=words[1]),
@@ -126,10 +126,15 @@ class MiniWorld:
         acts[command]()
         return "ok"
 
+    def _request_from(self, name: str) -> str:
+        emails = {contact["email"] for contact in self._api("phone", "search_contacts", query=name)}
+        rows = self._api("wallet", "show_payment_requests", direction="received", status="pending")
+        return next((str(row["payment_request_id"]) for row in rows if row["email"] in emails), "-")
+
 
 def _people(draw: random.Random, pool: Sequence[str]) -> list[Person]:
-    names, emails, numbers = draw.sample(pool, 3), draw.sample(EMAILS, 3), draw.sample(range(20, 100), 3)
-    return [Person(name, "", email, str(number)) for name, email, number in zip(names, emails, numbers, strict=True)]
+    found = zip(draw.sample(pool, 3), draw.sample(EMAILS, 3), draw.sample(PHONES, 3), strict=True)
+    return [Person(name, "", email, phone) for name, email, phone in found]
 
 
 def _start(draw: random.Random, pool: Sequence[str]) -> tuple[State, list[Person]]:
@@ -145,7 +150,7 @@ def pay(draw: random.Random, pool: Sequence[str]) -> MiniTask:
     state, (person, *_) = _start(draw, pool)
     amount = draw.randint(2, 9)
     steps = (f"c {person.first_name}", f"p {{0}} {amount}", "d")
-    return MiniTask(f"pay {person.first_name} {amount}", 1, state, [sent(person, amount)], steps)
+    return MiniTask(f"pay {person.first_name} {amount}", 2, state, [sent(person, amount)], steps)
 
 
 def tell(draw: random.Random, pool: Sequence[str]) -> MiniTask:
@@ -153,7 +158,7 @@ def tell(draw: random.Random, pool: Sequence[str]) -> MiniTask:
     state, (person, *_) = _start(draw, pool)
     word = draw.choice(WORDS)
     steps = (f"c {person.first_name}", f"m {{1}} {word}", "d")
-    return MiniTask(f"tell {person.first_name} {word}", 1, state, [texted(person, word)], steps)
+    return MiniTask(f"tell {person.first_name} {word}", 2, state, [texted(person, word)], steps)
 
 
 def like(draw: random.Random, pool: Sequence[str]) -> MiniTask:
@@ -170,7 +175,7 @@ def like(draw: random.Random, pool: Sequence[str]) -> MiniTask:
 def read(draw: random.Random, pool: Sequence[str]) -> MiniTask:
     """Say what stands in a note."""
     state, _ = _start(draw, pool)
-    title, content = draw.choice(pool), draw.choice(EMAILS)
+    title, content = draw.choice(pool), draw.choice(CONTENTS)
     state.insert("notes_notes", title=title, content=content)
     return MiniTask(f"read {title}", 1, state, [], (f"n {title}", "d {0}"), content)
 
@@ -189,8 +194,8 @@ def owed(draw: random.Random, pool: Sequence[str]) -> MiniTask:
                 Expected("It is approved.", "wallet_requests", "updated", made, {"status": "approved"}),
                 sent(person, amount),
             ]
-    steps = (f"c {person.first_name}", "r", "a {id}", "d")
-    return MiniTask(f"owed {person.first_name}", 2, state, expected, steps)
+    steps = (f"r {person.first_name}", "a {0}", "d")
+    return MiniTask(f"owed {person.first_name}", 1, state, expected, steps)
 
 
 def debt(draw: random.Random, pool: Sequence[str]) -> MiniTask:

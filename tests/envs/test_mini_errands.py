@@ -41,8 +41,8 @@ def test_a_careless_clerk_hardly_ever_solves_a_task() -> None:
     tasks = list(MiniErrands.tasks("train", 0))
     for task in tasks:
         env = MiniErrands(task, 0)
-        about = str(env.start()[0]["content"]).split()[1:]
-        while not env.step(_careless(draw, about)).done:
+        name = str(env.start()[0]["content"]).split()[1]
+        while not env.step(_careless(draw, name)).done:
             pass
         solved += env.score().solved
         env.close()
@@ -69,7 +69,7 @@ def test_answers_of_the_world() -> None:
     assert answers == ["-", "?", "no", "ok", "no", "ok"]
     assert score.solved
     assert metrics == {"execution_errors_a_turn": 0.5, "unfinished": 0.0}
-    assert play(task, f"p {email} {amount}", *["r"] * 5)[1:] == (
+    assert play(task, f"p {email} {amount}", *["r bbb"] * 5)[1:] == (
         Score(0.0, success=False),
         {"execution_errors_a_turn": 0.0, "unfinished": 1.0},
     )

@@ -42,6 +42,8 @@ KEYS = [
     "tokens/learned",
     "episodes",
     "episodes/failed",
+    "engine/prefix_cache_hit_rate",
+    "engine/tokens_a_step",
 ]
 
 REWARD = """
