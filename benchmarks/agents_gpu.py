@@ -30,13 +30,14 @@ SETTINGS = [
     "warm_start.steps=150",
     "eval.episodes=216",
     "eval.every=0",
-    "rollout.max_turns=10",
-    "rollout.max_context=6000",
-    "learner.optimizer.lr=1.0e-4",
+    "eval.greedy=false",
+    "rollout.max_turns=8",
+    "rollout.max_new_tokens=300",
+    "rollout.max_context=4096",
     "env.options.timeout_s=5.0",
 ]
 GPU = ["learner.device=cuda", "engine.slots=128", "engine.gpu_memory_utilization=0.35", "learner.lora=null"]
-GPU += ["learner.optimizer.lr=2.0e-5", "sync.transport=object_store"]
+GPU += ["learner.gradient_checkpointing=false", "learner.optimizer.lr=2.0e-5", "sync.transport=object_store"]
 TINY = [
     "model={build: {hidden: 64, layers: 2, heads: 2, intermediate: 64, max_positions: 4096}}",
     "steps=1",

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -159,8 +160,8 @@ class Bench:
         folder = RunFolder(self.out / ("start" if self._one_start else f"start-{seed}"))
         if not (folder.path / "ready").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
-            model = _first_model(loaded, folder, progress)
-            (folder.path / "ready").write_text(str(model))
+            warm = _plain_warm_start if self._one_start else _first_model
+            (folder.path / "ready").write_text(str(warm(loaded, folder, progress)))
         return Path((folder.path / "ready").read_text())
 
     def _workers(self, loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
@@ -173,6 +174,55 @@ class Bench:
         """End the engine."""
         if self._pool is not None:
             self._pool.close()
+
+
+def _plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
+    """The warm start in a plain loop: for a model of a fraction of a million parameters on one shared core, several
+    times faster than the trainer that the product uses. Same conversations, loss, schedule and end."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from rlpost.learner.source import materialise
+    from rlpost.warm_start import WarmStartJob
+    from rlpost.warm_start_data import IGNORED, load
+    from rlpost.warm_start_trainer import accuracy
+    from rollout.chat import load_format
+
+    recipe, config = loaded.recipe, loaded.recipe.warm_start
+    assert config is not None
+    plain = materialise(recipe.model, folder.model, recipe.seed)
+    chat = load_format(plain, recipe.rollout.chat, recipe.rollout.observation_tokens, recipe.rollout.separator)
+    job = WarmStartJob(config, str(plain), "", None, loaded.env, loaded.env_options, recipe.rollout, False, recipe.seed)
+    train, checks = load(job, chat)
+    model: Any = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
+    torch.manual_seed(recipe.seed)
+    began = time.monotonic()
+    for step in range(config.steps):
+        optimizer.param_groups[0]["lr"] = config.lr * min(
+            1.0, 20 * (step + 1) / config.steps, 2 - 2 * step / config.steps
+        )
+        some = sorted(
+            (train[i] for i in torch.randint(len(train), (config.batch_size,))), key=lambda c: len(c.input_ids)
+        )
+        longest = len(some[-1].input_ids)
+        ids = torch.tensor([c.input_ids + [0] * (longest - len(c.input_ids)) for c in some])
+        labels = torch.tensor([c.labels + [IGNORED] * (longest - len(c.labels)) for c in some])
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 50 == 0:
+            reached = accuracy(model, checks)
+            print(f"warm start {step + 1}: loss {loss.item():.3f}, accuracy {reached:.2f}", end=" ", flush=True)
+            print(f"({time.monotonic() - began:.0f} s)", flush=True)
+            if config.stop_accuracy and reached >= config.stop_accuracy:
+                break
+    shutil.copytree(plain, folder.warm_model, dirs_exist_ok=True)
+    model.save_pretrained(folder.warm_model)
+    return folder.warm_model
 
 
 @contextmanager
