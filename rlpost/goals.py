@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Outcome(Protocol):
@@ -24,6 +24,15 @@ class Outcome(Protocol):
     def difficulty(self) -> int: ...
     @property
     def success(self) -> bool: ...
+
+
+class Played(NamedTuple):
+    """An outcome in plain fields."""
+
+    task_id: str
+    scenario: str
+    difficulty: int
+    success: bool
 
 
 def goal_completion(outcomes: Iterable[Outcome]) -> dict[str, float]:

@@ -99,4 +99,6 @@ def sample_of(spec: EpisodeSpec, trajectory: Trajectory, setting: Setting, chat:
         error=trajectory.error,
         scenario=trajectory.scenario,
         parts=trajectory.reward_parts,
+        difficulty=trajectory.difficulty,
+        metrics=trajectory.metrics,
     )

@@ -16,6 +16,7 @@ from rlpost.eval.benchmark import EvalError
 from rlpost.eval.samples import RESULTS, Sample
 from rlpost.eval.scores import majority, mean_interval, pass_at_k
 from rlpost.eval.settings import EvalSettings
+from rlpost.goals import Played, goal_completion
 from rlpost.report.files import replace_text
 from rlpost.report.result import package_versions
 
@@ -30,7 +31,8 @@ def summarise(samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any]:
     Returns:
         ``score`` (avg@n: the mean share of right samples) with ``ci95``; ``pass@k`` and ``majority@n`` where n > 1,
         each ``{value, ci95}``; ``questions``, ``n``, ``reward``; ``stops`` and shares ``truncated`` and ``failed``;
-        ``tokens`` in all and a sample; ``sgc`` where questions belong to scenarios.
+        ``tokens`` in all and a sample; where questions belong to scenarios ``sgc``, and ``goals``: task and scenario
+        goal completion overall and by difficulty; ``env``: means of the environment's own numbers, where it has any.
     """
     by_task: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -45,7 +47,7 @@ def summarise(samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any]:
     if n > 1 and any(sample.answer for sample in samples):
         votes = [majority([s.answer for s in group], [s.right for s in group]) for group in groups]
         found[f"majority@{n}"] = _estimate(votes)
-    found |= _scenarios(groups)
+    found |= _scenarios(groups) | _environment(samples)
     tokens = sum(sample.tokens for sample in samples)
     return found | {
         "reward": math.fsum(sample.reward for sample in samples) / len(samples),
@@ -73,7 +75,15 @@ def _scenarios(groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
         return {}
     n = len(groups[0])
     values = [sum(all(group[i].right for group in found) for i in range(n)) / n for found in members.values()]
-    return {"sgc": _estimate(values), "scenarios": len(members)}
+    played = [Played(one.task, one.scenario, one.difficulty, one.right) for group in groups for one in group]
+    return {"sgc": _estimate(values), "scenarios": len(members), "goals": goal_completion(played)}
+
+
+def _environment(samples: Sequence[Sample]) -> dict[str, Any]:
+    names = dict.fromkeys(name for sample in samples for name in sample.metrics)
+    seen = {name: [sample.metrics[name] for sample in samples if name in sample.metrics] for name in names}
+    means = {name: math.fsum(values) / len(values) for name, values in seen.items()}
+    return {"env": means} if means else {}
 
 
 def write_results(

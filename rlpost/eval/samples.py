@@ -38,7 +38,8 @@ class Sample:
         tokens: how many the model sampled.
         text: what the model wrote (and, over several turns, was told).
         error: what went wrong, for a failed episode; it counts as wrong, and is played again by the next sitting.
-        scenario: of the task, where it has one.
+        scenario, difficulty: of the task, where it has them.
+        metrics: the environment's own numbers.
     """
 
     bench: str
@@ -55,6 +56,8 @@ class Sample:
     error: str = ""
     scenario: str = ""
     parts: dict[str, float] = field(default_factory=dict)
+    difficulty: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
