@@ -26,13 +26,13 @@ import ray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rlpost.controller import Controller
-from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
+from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import RunFolder
-from rlpost.session import Session, _first_model, start_workers
+from rlpost.session import Session, first_model, learner_setup, start_workers
 from rlpost.tasks import load_tasks
 from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
@@ -47,15 +47,7 @@ class LocalLearner:
     def __init__(self, loaded: LoadedRecipe, model: Path, placement: Placement) -> None:
         from rlpost.learner.learner import Learner
 
-        setup = LearnerSetup(
-            folder=model,
-            config=loaded.recipe.learner,
-            algorithm=loaded.algorithm,
-            algorithm_options=loaded.algorithm_options,
-            seed=loaded.recipe.seed,
-            transport=placement.transport,
-        )
-        self._learner = Learner(setup)
+        self._learner = Learner(learner_setup(loaded, model, placement))
         self.vocabulary = self._learner.vocabulary
 
     def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
@@ -160,7 +152,7 @@ class Bench:
         folder = RunFolder(self.out / ("start" if self._one_start else f"start-{seed}"))
         if not (folder.path / "ready").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
-            warm = _plain_warm_start if self._one_start else _first_model
+            warm = _plain_warm_start if self._one_start else first_model
             (folder.path / "ready").write_text(str(warm(loaded, folder, progress)))
         return Path((folder.path / "ready").read_text())
 

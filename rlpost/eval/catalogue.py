@@ -198,15 +198,4 @@ WORLDS = (
         max_context=32_768,
     ),
 )
-ERRANDS = tuple(
-    Benchmark(
-        name=f"errands-{split.replace('_', '-')}",
-        about=f"the errands world, an AppWorld-compatible one of our own (docs/agents.md): its {split} tasks",
-        env=Plugin("envs.appworld:AppWorld"),
-        env_options={"eval": split},
-        max_new_tokens=1500,
-        max_turns=50,
-    )
-    for split in ("dev", "test_normal", "test_challenge")
-)
 CATALOGUE = {benchmark.name: benchmark for benchmark in (GSM8K, SVAMP, *MATHEMATICS, *CODE, *PUZZLES, *WORLDS)}
