@@ -182,7 +182,7 @@ def test_an_environment_is_a_benchmark_and_scenarios_count_whole(run_eval: Run, 
         "    @classmethod\n"
         "    def tasks(cls, split, seed):\n"
         "        sums = [(1, 1), (1, 2), (2, 1), (2, 2)]\n"
-        "        return [Task(f'{a}+{b}', {'a': a, 'b': b}, scenario=f's{a}') for a, b in sums]\n\n"
+        "        return [Task(f'{a}+{b}', {'a': a, 'b': b}, scenario=f's{a}', difficulty=a) for a, b in sums]\n\n"
         "    def start(self):\n"
         "        self.said = []\n"
         "        return [{'role': 'user', 'content': '{a}+{b}=?'.format(**self.task.data)}]\n\n"
@@ -191,11 +191,22 @@ def test_an_environment_is_a_benchmark_and_scenarios_count_whole(run_eval: Run, 
         "        return Observation('0+0=?', done=len(self.said) == 2)\n\n"
         "    def score(self):\n"
         "        a, b = self.task.data['a'], self.task.data['b']\n"
-        "        return Score(float(self.said == [str(a + b), '0'] and (a, b) != (2, 2)))\n"
+        "        return Score(float(self.said == [str(a + b), '0'] and (a, b) != (2, 2)))\n\n"
+        "    def metrics(self):\n"
+        "        return {'turns': len(self.said)}\n"
     )
     found = run_eval(bench, "rollout.max_turns=3", build="always_right")["benchmarks"]["world"]
     assert found["score"] == 0.75
     assert (found["sgc"]["value"], found["scenarios"]) == (0.5, 2)
+    assert found["goals"] == {
+        "tgc": 0.75,
+        "sgc": 0.5,
+        "tgc/difficulty_1": 1.0,
+        "sgc/difficulty_1": 1.0,
+        "tgc/difficulty_2": 0.5,
+        "sgc/difficulty_2": 0.0,
+    }
+    assert found["env"] == {"turns": 2.0}
     samples = read_samples(tmp_path / "out")
     assert samples["world", "1+2", 0].text.count("0+0=?") == 1
 
