@@ -23,6 +23,8 @@ __run__ = __inside__.pop("install")(call, globals())
 del __inside__
 """
 _PRELUDE_S = 60.0
+_SHOWN = 2000
+"""Characters shown of what a block printed that printed too much."""
 _TOO_MANY_CALLS = (
     "Number of requests exceeded the limit of {}. This potentially means that you have an infinite loop in your code."
 )
@@ -87,7 +89,7 @@ class Shell:
         if outcome.reason is Reason.TIMEOUT:
             return f"{FAILURE}Execution timed out after {self._timeout_s:g} seconds."
         if outcome.reason is Reason.OUTPUT and not self.died:
-            return f"{outcome.stdout}\n{FAILURE}{_LIMITS[Reason.OUTPUT]}"
+            return f"{FAILURE}{_LIMITS[Reason.OUTPUT]} It began with:\n{outcome.stdout[:_SHOWN]}"
         if outcome.exit_code == FAILED and not self.died:
             return FAILURE + outcome.stderr
         what = _LIMITS.get(outcome.reason) or outcome.stderr.strip() or f"The shell ended: {outcome.reason}."

@@ -74,10 +74,10 @@ def test_an_attack_fails_and_counts_as_an_execution_error(name: str) -> None:
     code, words = FAILS[name]
     (seen,), score, metrics = attack(turn(code))
     assert words in seen.text
-    assert len(seen.text) < 300_000
+    assert len(seen.text) < 3_000
     assert score == Score(0.0, {"tests": 0.0}, success=False)
     assert metrics["unfinished"] == 1.0
-    assert metrics["execution_errors_a_turn"] == (0.0 if name == "prints 10 MB" else 1.0)
+    assert metrics["execution_errors_a_turn"] == 1.0
 
 
 @pytest.mark.parametrize(
