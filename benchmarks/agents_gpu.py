@@ -39,7 +39,7 @@ SETTINGS = [
 GPU = ["learner.device=cuda", "engine.slots=128", "engine.gpu_memory_utilization=0.35", "learner.lora=null"]
 GPU += ["learner.gradient_checkpointing=false", "learner.optimizer.lr=2.0e-5", "sync.transport=object_store"]
 TINY = [
-    "model={build: {hidden: 64, layers: 2, heads: 2, intermediate: 64, max_positions: 4096}}",
+    "model={build: {hidden: 64, layers: 2, heads: 2, intermediate: 64}}",
     "steps=1",
     "batch.tasks=2",
     "batch.group_size=2",

@@ -185,7 +185,7 @@ def _build(folder: Path) -> Path:
     from rlpost.learner.config import BuildConfig, ModelConfig
     from rlpost.learner.model import materialise
 
-    build = BuildConfig(hidden=256, layers=3, heads=4, intermediate=512, initializer_range=0.05, max_positions=4096)
+    build = BuildConfig(hidden=256, layers=3, heads=4, intermediate=512, initializer_range=0.05)
     return materialise(ModelConfig(build=build), folder / "model", 0)
 
 
