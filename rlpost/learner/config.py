@@ -113,7 +113,9 @@ class LearnerConfig(_Strict):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="compute dtype (master weights are fp32); auto: bf16 on cuda, fp32 on cpu"
     )
-    max_tokens_per_pack: int = Field(16384, ge=2, description="tokens of one forward pass; sequences stay whole")
+    max_tokens_per_pack: int = Field(
+        16384, ge=2, description="tokens of one forward pass, a prompt in common once; sequences stay whole"
+    )
     gradient_checkpointing: bool | Literal["offload"] = Field(
         False,
         description="true: recompute each layer in the backward pass; offload: and keep its input in CPU memory",

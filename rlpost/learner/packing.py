@@ -7,7 +7,7 @@ attention keeps the sequences of a pack apart (attention.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -24,49 +24,99 @@ class Pack:
     tokens: int
 
 
-def pack(lengths: Sequence[int], max_tokens: int, members: Sequence[int] | None = None) -> list[Pack]:
-    """Lay whole sequences into packs of at most ``max_tokens``, first-fit decreasing.
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """Which sequences begin alike; a pack computes such a beginning once.
+
+    Attributes:
+        family: (S,) the same number for sequences that begin alike.
+        stem: (S,) tokens of that beginning.
+    """
+
+    family: Sequence[int]
+    stem: Sequence[int]
+
+
+@dataclass(slots=True)
+class _Unit:
+    """Sequences that go into a pack together: one, or some of a family."""
+
+    members: list[int]
+    rows: int
+    tokens: int
+
+
+def pack(
+    lengths: Sequence[int], max_tokens: int, members: Sequence[int] | None = None, kin: Kin | None = None
+) -> list[Pack]:
+    """Lay whole sequences into packs of at most ``max_tokens`` rows, first-fit decreasing, families together.
+
+    A row is a token, but those of a beginning in common count once; counting them all, a pack has at most twice
+    ``max_tokens``, since attention works on whole sequences.
 
     Args:
         lengths: tokens of each sequence.
         max_tokens: budget of a pack; a sequence longer than that gets a pack of its own.
         members: pack only these indices; absent: all.
+        kin: which sequences begin alike; absent: none.
 
     Returns:
         Packs in the order they were opened; ties go to the lower index.
     """
-    order = sorted(range(len(lengths)) if members is None else members, key=lambda index: (-lengths[index], index))
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for index in order:
-        slot = next((slot for slot, left in enumerate(room) if left >= lengths[index]), None)
-        if slot is None:
-            bins.append([])
-            room.append(max_tokens)
-            slot = len(bins) - 1
-        bins[slot].append(index)
-        room[slot] -= lengths[index]
-    return [Pack(tuple(members), sum(lengths[index] for index in members)) for members in bins]
+    bins: list[_Unit] = []
+    for unit in _units(lengths, max_tokens, range(len(lengths)) if members is None else members, kin):
+        into = next((one for one in bins if _fits(one, unit.rows, unit.tokens, max_tokens)), None)
+        if into is None:
+            bins.append(into := _Unit([], 0, 0))
+        into.members += unit.members
+        into.rows += unit.rows
+        into.tokens += unit.tokens
+    return [Pack(tuple(_longest_first(lengths, one.members)), one.tokens) for one in bins]
+
+
+def _fits(into: _Unit, rows: int, tokens: int, most: int) -> bool:
+    return into.rows + rows <= most and into.tokens + tokens <= 2 * most
+
+
+def _longest_first(lengths: Sequence[int], members: Iterable[int]) -> list[int]:
+    return sorted(members, key=lambda index: (-lengths[index], index))
+
+
+def _units(lengths: Sequence[int], most: int, members: Sequence[int], kin: Kin | None) -> list[_Unit]:
+    """What is not to be parted, as far as a pack holds it; the largest first."""
+    units: list[_Unit] = []
+    open_: dict[int, _Unit] = {}
+    for index in _longest_first(lengths, members):
+        family, stem = (index, 0) if kin is None else (kin.family[index], kin.stem[index])
+        unit = open_.get(family)
+        if unit is None or not _fits(unit, lengths[index] - stem, lengths[index], most):
+            unit = open_[family] = _Unit([], stem, 0)
+            units.append(unit)
+        unit.members.append(index)
+        unit.rows += lengths[index] - stem
+        unit.tokens += lengths[index]
+    return sorted(units, key=lambda unit: (-unit.rows, unit.members[0]))
 
 
 def share(
-    lengths: Sequence[int], ranks: int, max_tokens: int, members: Sequence[int] | None = None
+    lengths: Sequence[int], ranks: int, max_tokens: int, members: Sequence[int] | None = None, kin: Kin | None = None
 ) -> list[list[Pack]]:
-    """Packs of each rank: tokens balanced, and the same number of packs everywhere.
+    """Packs of each rank: rows balanced, and the same number of packs everywhere.
 
-    Sequences go, longest first, to the rank with the fewest tokens so far; each rank packs its own; ranks with fewer
-    packs get empty ones, because every forward pass is a collective.
+    Sequences (families, where there are several a rank) go, largest first, to the rank with the fewest rows so far;
+    each rank packs its own; ranks with fewer packs get empty ones, because every forward pass is a collective.
 
     Returns:
         One list of packs a rank; at least one pack each.
     """
-    order = sorted(range(len(lengths)) if members is None else members, key=lambda index: (-lengths[index], index))
+    chosen = range(len(lengths)) if members is None else members
+    whole = kin is not None and len({kin.family[index] for index in chosen}) >= 4 * ranks
     shares: list[list[int]] = [[] for _ in range(ranks)]
-    tokens = [0] * ranks
-    for index in order:
-        rank = min(range(ranks), key=lambda candidate: (tokens[candidate], candidate))
-        shares[rank].append(index)
-        tokens[rank] += lengths[index]
-    packs = [pack(lengths, max_tokens, own) for own in shares]
+    rows = [0] * ranks
+    for unit in _units(lengths, max_tokens, chosen, kin if whole else None):
+        rank = min(range(ranks), key=lambda candidate: (rows[candidate], candidate))
+        shares[rank] += unit.members
+        rows[rank] += unit.rows
+    packs = [pack(lengths, max_tokens, own, kin) for own in shares]
     most = max(1, *(len(own) for own in packs))
     return [own + [Pack((), 0)] * (most - len(own)) for own in packs]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlpost.learner.attention import PackedLayout, owned, to_device
-from rlpost.learner.packing import Pack, share
+from rlpost.learner.packing import Kin, Pack, share
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import Ranks
@@ -96,7 +96,7 @@ class Rows:
             token = torch.zeros(1, 1, dtype=torch.int64, device=device)
             return ForwardInputs(token, model.layout([1]), nothing, nothing, nothing, nothing, nothing)
         spans = [np.arange(self.bounds[member], self.bounds[member + 1]) for member in pack.members]
-        rows = self._shared(spans) if model.reading.causal else None
+        rows = shared_rows([self.tokens[span] for span in spans], self._stems(spans)) if model.reading.causal else None
         positions = np.concatenate(spans)
         places = np.flatnonzero(self.wanted[positions])
         scored = positions[places]
@@ -111,10 +111,22 @@ class Rows:
             scored=to_device(scored, device),
         )
 
-    def _shared(self, spans: list[NDArray[np.int64]]) -> NDArray[np.int64] | None:
+    def _stems(self, spans: Sequence[NDArray[np.int64]]) -> list[int]:
         """What stands before the first scored token is a prompt, which other sequences may have too."""
-        stems = [min(len(span), int(np.argmax(self.wanted[span])) + 1) for span in spans]
-        return shared_rows([self.tokens[span] for span in spans], stems)
+        return [min(len(span), int(np.argmax(self.wanted[span])) + 1) for span in spans]
+
+    def packs(self, model: PolicyModel, ranks: int, max_tokens: int, members: Sequence[int]) -> list[list[Pack]]:
+        """Packs of each rank, sequences with a prompt in common together; see ``packing.share``."""
+        lengths = self.lengths
+        if not model.reading.causal:
+            return share(lengths, ranks, max_tokens, members)
+        seen: dict[bytes, int] = {}
+        family, stem = list(range(len(lengths))), [0] * len(lengths)
+        for index in members:
+            span = np.arange(self.bounds[index], self.bounds[index + 1])
+            (stem[index],) = self._stems([span])
+            family[index] = seen.setdefault(self.tokens[span[: stem[index]]].tobytes(), index)
+        return share(lengths, ranks, max_tokens, members, Kin(family, stem))
 
 
 @torch.no_grad()
@@ -135,7 +147,7 @@ def score_rows(
     lengths = rows.lengths
     whole: Tensor | None = None
     chosen = [index for index in (range(len(lengths)) if members is None else members) if lengths[index]]
-    for pack in share(lengths, ranks.world, max_tokens, chosen)[ranks.rank]:
+    for pack in rows.packs(model, ranks.world, max_tokens, chosen)[ranks.rank]:
         inputs = rows.inputs(pack, model)
         scores = torch.stack(model(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, temperature))
         if whole is None:

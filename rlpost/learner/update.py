@@ -109,7 +109,7 @@ class Updater:
         """Packs of each rank; where an algorithm wants all views of a response in one graph, these stay together."""
         budget = self.config.max_tokens_per_pack
         if self.algorithm.atomic == "view":
-            return share(flat.rows.lengths, self.ranks.world, budget, members)
+            return flat.rows.packs(self.policy, self.ranks.world, budget, members)
         whole: list[int] = np.bincount(flat.response, weights=flat.rows.lengths).astype(int).tolist()
         responses = np.unique(flat.response[members]).tolist()
         return [

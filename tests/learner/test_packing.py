@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlpost.learner.packing import Pack, pack, share
+from rlpost.learner.packing import Kin, Pack, pack, share
 
 
 def test_first_fit_decreasing_by_hand() -> None:
@@ -22,6 +22,29 @@ def test_every_sequence_is_in_exactly_one_pack_of_bounded_size() -> None:
     assert sorted(member for one in packs for member in one.members) == list(range(200))
     assert all(one.tokens == sum(lengths[m] for m in one.members) <= 64 for one in packs)
     assert len(packs) <= 1.3 * sum(lengths) / 64
+
+
+def test_families_stay_together_and_their_beginning_counts_once() -> None:
+    # sequences 0, 2, 4 begin with the same 5 tokens: 5 + 3 + 2 + 1 = 11 rows; 1 and 3 have 8 and 4 of their own
+    kin = Kin([0, 1, 0, 3, 0], [5, 0, 5, 0, 5])
+    assert pack([8, 8, 7, 4, 6], 12, kin=kin) == [Pack((0, 2, 4), 21), Pack((1, 3), 12)]
+    # a budget of 10: the third of the family begins a unit of its own, 5 + 1 rows, and 4 fit beside it
+    assert pack([8, 8, 7, 4, 6], 10, kin=kin) == [Pack((0, 2), 15), Pack((1,), 8), Pack((4, 3), 10)]
+
+
+def test_a_beginning_in_common_does_not_make_a_pack_of_more_than_twice_the_budget() -> None:
+    packs = pack([90] * 20, 100, kin=Kin([0] * 20, [89] * 20))
+    assert {one.tokens for one in packs} == {180}
+    assert sorted(member for one in packs for member in one.members) == list(range(20))
+
+
+def test_few_families_are_spread_over_ranks() -> None:
+    kin = Kin([0] * 8, [10] * 8)
+    assert [sum(len(one.members) for one in packs) for packs in share([20] * 8, 4, 1000, kin=kin)] == [2, 2, 2, 2]
+    many = Kin([index // 4 for index in range(64)], [10] * 64)
+    for packs in share([20] * 64, 4, 1000, kin=many):
+        own = {many.family[member] for one in packs for member in one.members}
+        assert len(own) == 4  # whole families
 
 
 def test_ranks_get_equal_tokens_and_the_same_number_of_packs() -> None:
