@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,21 +123,26 @@ def learn_weights(setup: LearnerSetup, corpus: Corpus, config: ScaleBiOConfig, s
 
 def fine_tune(setup: LearnerSetup, corpus: Corpus, config: ScaleBiOConfig, probs: np.ndarray) -> Any:
     """One final fine-tuning; what the test set says."""
-    learner = Learner(
-        LearnerSetup(
-            setup.folder,
-            side_config(setup.config, config.layout),
-            setup.algorithm,
-            setup.algorithm_options,
-            seed=setup.seed,
-        )
-    )
+    learner = plain_learner(setup, config)
     total = config.sft_examples or len(corpus.train)
     for batch in batches(draw(corpus, probs, total, setup.seed), config.batch_size, setup.seed):
         learner.learn(batch)
     result = evaluate(learner.score, corpus.test)
     learner.close()
     return result
+
+
+def untrained(setup: LearnerSetup, corpus: Corpus, config: ScaleBiOConfig) -> Any:
+    """What the test set says of the model that all start from."""
+    learner = plain_learner(setup, config)
+    result = evaluate(learner.score, corpus.test)
+    learner.close()
+    return result
+
+
+def plain_learner(setup: LearnerSetup, config: ScaleBiOConfig) -> Learner:
+    """The learner of a fine-tuning."""
+    return Learner(replace(setup, config=side_config(setup.config, config.layout)))
 
 
 def table(results: list[dict[str, Any]]) -> str:

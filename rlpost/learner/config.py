@@ -67,12 +67,11 @@ class OptimizerConfig(_Strict):
         description="adamw, adamw_bf16, adamw_8bit, lisa, lion, apollo, apollo_mini, or module:Class of torch's",
     )
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, of matrices only")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="decay to 0 at the last step")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from 0")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm of an update; 0: no clipping")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of its class, e.g. eps")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of its class, e.g. betas, eps")
 
     @property
     def lisa(self) -> LisaConfig | None:

@@ -37,7 +37,7 @@ EMBEDDINGS = ("embed", "lm_head", "wte", "wpe")
 
 
 def _adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, **_standard(config) | {"fused": True} | config.options)
+    return torch.optim.AdamW(groups, **{"lr": config.lr} | {"fused": True} | config.options)
 
 
 def _lisa(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -55,19 +55,19 @@ def _adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Opt
             return torch.zeros_like(weight, dtype=torch.float32)
 
     made: torch.optim.Optimizer = StochasticAdamW(
-        groups, **_standard(config) | {"bf16_stochastic_round": True} | config.options
+        groups, **{"lr": config.lr} | {"bf16_stochastic_round": True} | config.options
     )
     return made
 
 
 def _adamw_8bit(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
     base = _eager_on_cpu(_extra(config, "torchao.optim", "AdamW8bit", "torchao"))
-    made: torch.optim.Optimizer = base(groups, **_standard(config) | config.options)
+    made: torch.optim.Optimizer = base(groups, **{"lr": config.lr} | config.options)
     return made
 
 
 def _lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    options = _standard(config) | {"lr": config.lr or 1.0}  # it refuses 0; every step sets the rate anyway
+    options = {"lr": config.lr or 1.0}  # it refuses 0; every step sets the rate anyway
     made: torch.optim.Optimizer = _extra(config, "lion_pytorch", "Lion", "optimizers")(
         groups, **options | config.options
     )
@@ -75,11 +75,11 @@ def _lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer
 
 
 def _apollo(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return Apollo(groups, **_standard(config) | config.options)
+    return Apollo(groups, **{"lr": config.lr} | config.options)
 
 
 def _apollo_mini(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return Apollo(groups, **_standard(config) | {"rank": 1, "scale": 128.0, "per_tensor": True} | config.options)
+    return Apollo(groups, **{"lr": config.lr} | {"rank": 1, "scale": 128.0, "per_tensor": True} | config.options)
 
 
 REGISTRY: dict[str, Factory] = {
@@ -97,10 +97,6 @@ REGISTRY: dict[str, Factory] = {
 def weight_dtype(name: str) -> torch.dtype:
     """What dtype the optimizer wants trained weights in: fp32, but for one that rounds stochastically."""
     return torch.bfloat16 if name == "adamw_bf16" else torch.float32
-
-
-def _standard(config: OptimizerConfig) -> dict[str, Any]:
-    return {"lr": config.lr, "betas": config.betas}
 
 
 def _extra(config: OptimizerConfig, module: str, name: str, extra: str) -> Any:
@@ -155,7 +151,7 @@ def make_optimizer(weights: Iterable[tuple[str, nn.Parameter]], config: Optimize
 
 
 def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """A class from ``module:Class``; it gets those of lr and betas that its signature names, and the options."""
+    """A class from ``module:Class``; it gets the learning rate where its signature names it, and the options."""
     if ":" not in config.name:
         names = ", ".join(sorted(REGISTRY))
         raise ModelError(f"learner.optimizer.name: there is no '{config.name}'; known: {names}, or module:Class")
@@ -166,8 +162,8 @@ def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimi
     if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
         raise ModelError(f"learner.optimizer.name: '{config.name}' is not a torch optimizer")
     known = inspect.signature(made).parameters
-    standard: dict[str, Any] = {"lr": config.lr, "betas": config.betas}
-    return made(groups, **({key: value for key, value in standard.items() if key in known} | config.options))
+    rate = {"lr": config.lr} if "lr" in known else {}
+    return made(groups, **rate | config.options)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_total: int) -> float:

@@ -100,7 +100,7 @@ def test_clipping_by_hand() -> None:
 
 def test_lion_by_hand() -> None:
     named = [("matrix", nn.Parameter(torch.tensor([[1.0, -1.0]])))]
-    optimizer = make_optimizer(named, OptimizerConfig(name="lion", lr=0.1, betas=(0.9, 0.99), weight_decay=0.5))
+    optimizer = make_optimizer(named, OptimizerConfig(name="lion", lr=0.1, weight_decay=0.5))
     for gradient in ([[2.0, 0.0]], [[-0.1, 3.0]]):
         named[0][1].grad = torch.tensor(gradient)
         optimizer.step()
