@@ -115,10 +115,17 @@ class Progress:
         row, seconds = self._row, self._seconds[-1]
         reward, success = _number(row.get("reward/mean")), _number(row.get("success/mean"))
         tokens, eta = _number(row.get("tokens/rollout")), self.eta_s
-        return [
+        figures = [
             ("reward", "-" if reward is None else f"{reward:.3f}"),
             ("success", "-" if success is None else f"{success:.1%}"),
             ("", "- tok/s" if tokens is None or seconds <= 0 else f"{tokens / seconds:,.0f} tok/s"),
+        ]
+        weights = {key.removeprefix("weight/"): row[key] for key in row if key.startswith("weight/")}
+        if weights:  # no episodes, but sources that are being weighted
+            heaviest = max(weights, key=lambda name: weights[name])
+            figures = [("validation loss", f"{row['loss']:.4f}"), (heaviest, f"{weights[heaviest]:.1%}")]
+        return [
+            *figures,
             ("", f"{seconds:.2f} s/step" if seconds < 60 else f"{duration(seconds)}/step"),
             ("eta", "-" if eta is None else duration(eta)),
         ]

@@ -7,7 +7,7 @@ so an environment's or an algorithm's numbers appear without anybody listing the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 DIGITS = 6
@@ -101,6 +101,25 @@ CHARTS = (
     ),
 )
 
+FAMILIES = {
+    "weight/": Chart(
+        "Source weights",
+        (),
+        "How much each data source counts; together they are 1.",
+        form="stack",
+        unit="share",
+        main=True,
+    ),
+    "delta/": Chart(
+        "Loss of w minus loss of u",
+        (),
+        "By source, nats a token. Below the average: the model that sees the validation set does better there, and the "
+        "source gains weight.",
+    ),
+    "stop/": Chart("Stop reasons", (), "Why episodes ended.", form="stack", unit="count"),
+}
+"""Charts whose series are all keys with a prefix, whatever they are called."""
+
 
 def curves(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the page draws: ``{"columns": {key: [number or null, ...]}, "charts": [...], "more": [...]}``.
@@ -113,10 +132,12 @@ def curves(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     charts = [chart for chart in known if chart.main or _moves(chart, columns)]
     named = {key for chart in CHARTS for key in (*dict(chart.series), chart.band)} | {"step", "policy_version"}
     rest = [key for key in columns if key not in named]
-    stops = tuple((key, key.removeprefix("stop/").replace("_", " ")) for key in rest if key.startswith("stop/"))
     more = [chart for chart in known if chart not in charts]
-    more += [Chart("Stop reasons", stops, "Why episodes ended.", form="stack", unit="count")] if stops else []
-    more += [Chart(key, ((key, key),), "") for key in rest if not key.startswith("stop/")]
+    for prefix, family in FAMILIES.items():
+        members = tuple((key, key.removeprefix(prefix).replace("_", " ")) for key in rest if key.startswith(prefix))
+        if members:
+            (charts if family.main else more).append(replace(family, series=members))
+    more += [Chart(key, ((key, key),), "") for key in rest if not key.startswith(tuple(FAMILIES))]
     return {
         "columns": columns,
         "charts": [asdict(chart) for chart in charts],
