@@ -11,9 +11,9 @@ embeddings (tied), L of a decoder layer, T trained at a time, S numbers of optim
     held        4 P (masters; 2 P + 4 A with adapters) + 4 S
     head        held + 2 E gathered + 4 L gathered (two layers) + a tile of logits in fp32 and bf16 + 6 E gradient
     reduction   held + 4 (T - E) gradients of layers + 4 L + 12 E (FSDP2 reduces the root's gradient: in, out, scratch)
-    optimizer   held + 4 T gradients + 8 E scratch of the largest matrix where the optimizer is not fused
+    optimizer   held + 4 T gradients + 8 E scratch of the largest matrix where it is not fused or compiled
 
-and the peak is the largest of the last three. Left out: several ranks.
+and the peak is the largest of the last three; bf16 weights have masters and gradients of 2 bytes. Left out: several ranks.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ CASES = (
     Case("APOLLO, rank 256", {"name": "apollo"}),
     Case("APOLLO-Mini", {"name": "apollo_mini"}),
     Case("Lion", {"name": "lion"}),
+    Case("AdamW, bf16 weights (torchao)", {"name": "adamw_bf16"}),
+    Case("AdamW, 8 bits (torchao)", {"name": "adamw_8bit"}),
     Case("ScaleBiO, adapters of rank 16", lora=16, layout="adapters"),
     Case("ScaleBiO, two copies", layout="two_copies"),
     Case("ScaleBiO, two copies with LISA", LISA, layout="two_copies"),
@@ -94,11 +96,13 @@ class Sizes:
         return cls(count * layer + embedding + width, embedding, layer + width - width, count, matrices)
 
 
-def state_numbers(case: Case, sizes: Sizes, trained: int) -> int:
-    """Numbers of optimizer state in fp32, of one model or adapter."""
+def state_numbers(case: Case, sizes: Sizes, trained: int) -> float:
+    """Numbers of optimizer state in fp32, of one model or adapter; 8-bit codes and their scales as what they hold."""
     name = case.optimizer.get("name", "adamw")
     if name == "lion":
         return trained
+    if name == "adamw_8bit":
+        return 2 * trained * (1 / 4 + 1 / 256)
     if not name.startswith("apollo"):
         return 2 * trained
     rank = 1 if name == "apollo_mini" else 256
@@ -116,16 +120,17 @@ def predict(case: Case, shape: dict[str, Any], length: int) -> dict[str, float]:
         trained = sizes.embedding + case.optimizer["options"]["layers"] * sizes.layer
     copies = 2 if case.layout == "two_copies" else 1
     sides = 2 if case.layout else 1
-    masters = 2 * sizes.every + 4 * adapter * sides if case.lora else 4 * sizes.every * copies
+    width = 2 if case.optimizer.get("name") == "adamw_bf16" else 4
+    masters = 2 * sizes.every + 4 * adapter * sides if case.lora else width * sizes.every * copies
     held = masters + 4 * sides * state_numbers(case, sizes, trained)
     embedding = 0 if case.lora else sizes.embedding
     logits = 4 * min(length, tile_rows(shape["vocab_size"])) * shape["vocab_size"]
     gathered = 2 * sizes.embedding + 4 * sizes.layer
-    fused = case.optimizer.get("name", "adamw") in ("adamw", "lisa")
+    fused = case.optimizer.get("name", "adamw") in ("adamw", "lisa", "adamw_bf16", "adamw_8bit")
     moments = {
         "head": held + gathered + 1.5 * logits + 6 * embedding,
-        "reduction": held + 4 * (trained - embedding) + (4 * sizes.layer + 12 * embedding if embedding else 0),
-        "optimizer": held + 4 * trained + (0 if fused or case.lora else 8 * sizes.embedding),
+        "reduction": held + width * (trained - embedding) + (4 * sizes.layer + 12 * embedding if embedding else 0),
+        "optimizer": held + width * trained + (0 if fused or case.lora else 8 * sizes.embedding),
     }
     return {"held_gib": held / GIB} | {f"{name}_gib": value / GIB for name, value in moments.items()}
 
