@@ -13,7 +13,8 @@ embeddings (tied), L of a decoder layer, T trained at a time, S numbers of optim
     reduction   held + 4 (T - E) gradients of layers + 4 L + 12 E (FSDP2 reduces the root's gradient: in, out, scratch)
     optimizer   held + 4 T gradients + 8 E scratch of the largest matrix where it is not fused or compiled
 
-and the peak is the largest of the last three; bf16 weights have masters and gradients of 2 bytes. Left out: several ranks.
+and the peak is the largest of the last three; bf16 weights have masters and gradients of 2 bytes. Left out: several
+ranks.
 """
 
 from __future__ import annotations
