@@ -42,7 +42,7 @@ class Verdict:
         return self.ending is Ending.PASSED
 
 
-_LIMITS = Limits(wall_s=10.0, cpu_s=10.0, memory_mib=1024, processes=32)
+_LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_mib=1024, processes=32)
 _JUDGE_LIMITS = Limits(wall_s=10.0, cpu_s=36_000.0, memory_mib=2048, processes=32)
 _ENDINGS = {
     Reason.TIMEOUT: Ending.TIMEOUT,
@@ -71,7 +71,8 @@ def check(
             of the standard library, else the program's.
         prelude: Python text of trusted helpers, run before the tests; its names win over the program's.
         names: names that come from the program even where the prelude or Python has them.
-        limits: of the program; ``wall_s`` (10 s where None) is for program and tests together.
+        limits: of the program; where None, 10 s of processor time, which says the same on a busy machine. ``wall_s`` (30 s
+            where None) is for program and tests together.
         packages: third-party packages that both may import.
         unsafe: go on without isolation where the host gives none.
 
