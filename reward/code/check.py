@@ -71,8 +71,8 @@ def check(
             of the standard library, else the program's.
         prelude: Python text of trusted helpers, run before the tests; its names win over the program's.
         names: names that come from the program even where the prelude or Python has them.
-        limits: of the program; where None, 10 s of processor time, which says the same on a busy machine. ``wall_s`` (30 s
-            where None) is for program and tests together.
+        limits: of the program; where None, 10 s of processor time, which a busy machine does not change. ``wall_s``
+            (30 s where None) is for program and tests together.
         packages: third-party packages that both may import.
         unsafe: go on without isolation where the host gives none.
 

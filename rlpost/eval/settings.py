@@ -5,6 +5,7 @@ Left out: the command line (cli.py) and what a benchmark is (benchmark.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,7 @@ class EvalSettings(BaseModel):
         """What the numbers depend on, for a folder that is to be gone on with: not how many workers there are."""
         values = self.model_dump(mode="json", exclude={"k", "cluster", "engine"})
         values["rollout"] = {key: values["rollout"][key] for key in ("chat", "separator", "max_turns", "max_context")}
-        return {**values, "dtype": self.engine.dtype}
+        return {**values, "bench": [_identity(name) for name in self.bench], "dtype": self.engine.dtype}
 
 
 def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
@@ -115,6 +116,13 @@ def _check(settings: EvalSettings) -> None:
     strangers = [name for name in settings.data if name not in known]
     if strangers:
         raise EvalError(f"--data {strangers[0]}=...: there is no such name here; there are {', '.join(sorted(known))}")
+
+
+def _identity(name: str) -> str:
+    """A benchmark's name; of a user's file also what it says, as it may lie elsewhere or have changed."""
+    if not name.endswith(".py"):
+        return _short(name)
+    return f"{_short(name)}, file {hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]}"
 
 
 def _short(name: str) -> str:
