@@ -174,9 +174,11 @@ def engine_arguments(
         "use_tqdm_on_load": False,
     }
     if cpu:
-        # Compiling takes longer than it saves at the sizes a CPU can train.
+        # Compiling takes longer than it saves at the sizes a CPU can train. A prompt whose cache is computed in pieces
+        # makes vLLM take back a draw from the request's generator, which only a GPU's generator can.
         return arguments | {
             "enforce_eager": True,
+            "enable_chunked_prefill": False,
             "kv_cache_memory_bytes": int((config.kv_cache_gib or CPU_CACHE_GIB) * GIB),
             "block_size": CPU_BLOCK,
         }
