@@ -5,6 +5,7 @@ Left out: anything that is not also in the evaluation's folder.
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,8 @@ from rich.table import Table
 from rlpost.eval.samples import Sample
 
 LINE_EVERY_S = 10.0
+WIDTH = 140
+"""Columns of the table where there is no terminal to ask."""
 
 
 class Display:
@@ -26,7 +29,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
