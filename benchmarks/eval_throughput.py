@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--in-process", action="store_true", help="also run vLLM without its second process")
     parser.add_argument("--seeded", action="store_true", help="a seed a request on both sides, on a GPU too")
     parser.add_argument("--repeats", type=int, default=2, help="runs of LLM.generate in one engine; of ours one")
+    parser.add_argument("--unjudged", action="store_true", help="also ours with a reward that does nothing")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.limit = given.limit or (24 if given.tiny else 400)
@@ -57,7 +58,9 @@ def main() -> None:
     model = given.out / "model"
     if not model.exists():
         _build_model(model, given)
-    rows = [_ours(given, model)]
+    rows = [_ours(given, model, "gsm8k")]
+    if given.unjudged:
+        rows.append(_ours(given, model, _unjudged(given)))
     for name, variables in {"vllm": {}, "vllm in process": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}.items():
         if name == "vllm" or given.in_process:
             rows += _run_peer(given, name, variables)
@@ -98,14 +101,29 @@ def _dtype(given: argparse.Namespace) -> str:
     return "fp32" if given.device == "cpu" else "bf16"
 
 
-def _ours(given: argparse.Namespace, model: Path) -> dict[str, Any]:
-    out = given.out / "eval"
+def _unjudged(given: argparse.Namespace) -> str:
+    """The same questions and prompts, and a reward that looks at nothing: what judging costs."""
+    from rlpost.eval.catalogue import GSM8K
+
+    path = given.out / "unjudged.py"
+    path.write_text(
+        "from envs.load import load_rows\nfrom rlpost.eval.columns import gsm8k\n\n"
+        f"prompt = {GSM8K.prompt!r}\n\n\n"
+        "def load(source):\n    return [gsm8k(row) for _, row in load_rows(source)]\n\n\n"
+        "def reward(completion, task):\n    return 0.0\n"
+    )
+    return str(path.resolve())
+
+
+def _ours(given: argparse.Namespace, model: Path, bench: str) -> dict[str, Any]:
+    name = Path(bench).stem
+    out = given.out / ("eval" if name == "gsm8k" else name)
     subprocess.run(["rm", "-rf", str(out)], check=True)
-    command = [sys.executable, "-m", "rlpost.cli", "eval", str(model), "--bench", "gsm8k", "--n", str(given.n)]
+    command = [sys.executable, "-m", "rlpost.cli", "eval", str(model), "--bench", bench, "--n", str(given.n)]
     command += ["--limit", str(given.limit), "--max-new-tokens", str(given.max_new_tokens), "--out", str(out)]
     command += [
         "--data",
-        f"gsm8k={given.data.resolve()}",
+        f"{name}={given.data.resolve()}",
         f"engine.slots={given.slots}",
         f"engine.dtype={_dtype(given)}",
     ]
@@ -117,10 +135,11 @@ def _ours(given: argparse.Namespace, model: Path) -> dict[str, Any]:
     began = time.monotonic()
     subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": _path()}, check=True)
     results = json.loads((out / "results.json").read_text())
-    found = results["benchmarks"]["gsm8k"]
+    found = results["benchmarks"][name]
     assert found["failed"] == 0.0, found
     whole = time.monotonic() - began
-    return _row("rlpost eval", results["samples_played"], found["tokens"], results["wall_s"], whole)
+    label = "rlpost eval" if name == "gsm8k" else "rlpost eval, unjudged"
+    return _row(label, results["samples_played"], found["tokens"], results["wall_s"], whole)
 
 
 def _row(name: str, requests: int, tokens: int, seconds: float, whole_s: float) -> dict[str, Any]:
@@ -193,12 +212,15 @@ def _peer(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    best = max(row["tokens_per_s"] for row in rows[1:])
+    best = max(row["tokens_per_s"] for row in rows if row["name"].startswith("vllm"))
     ratio = rows[0]["tokens_per_s"] / best
+    for row in rows:
+        row["to_fastest_vllm"] = round(row["tokens_per_s"] / best, 3)
     settings = {key: str(value) for key, value in vars(given).items() if key != "peer"}
     content = {"ratio_to_fastest_peer": round(ratio, 4), "rows": rows, "settings": settings, "machine": _machine(given)}
     (given.out / "eval_throughput.json").write_text(json.dumps(content, indent=1))
-    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s |", "|---|---|---|---|---|---|"]
+    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s | to the fastest vLLM |"]
+    lines.append("|---|---|---|---|---|---|---|")
     lines += [
         "| " + " | ".join(f"{value:,}" if isinstance(value, int | float) else value for value in row.values()) + " |"
         for row in rows
