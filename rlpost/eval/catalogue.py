@@ -95,12 +95,13 @@ MATHEMATICS = (
 def _functions(name: str, about: str, source: str, row: object) -> Benchmark:
     return Benchmark(
         name=name,
-        about=f"{about}, 164 functions. Prompts: chat: EvalPlus'; base: the function's head, stops of Chen et al.",
+        about=f"{about}, 164 functions. Prompts: chat: EvalPlus'; base: the function's head without its last newline "
+        "(bigcode-evaluation-harness), stops of Chen et al.",
         sources=(Source(source),),
         row=row,  # type: ignore[arg-type]
         prompt="Please provide a self-contained Python script that solves the following problem in a markdown code "
         "block:\n```python\n{prompt}\n```",
-        base_prompt="{prompt}",
+        base_prompt="{head}",
         stop=_FUNCTION_ENDS,
         reward="code",
         max_new_tokens=768,

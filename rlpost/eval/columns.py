@@ -86,9 +86,10 @@ def svamp(row: Row) -> Row:
 
 
 def humaneval(row: Row) -> Row:
-    """``prompt`` (a function's head), ``entry_point`` and ``test``; HumanEval+ has the same three."""
+    """``prompt`` (a function's head), ``entry_point`` and ``test``; HumanEval+ has the same three. ``head`` is the
+    prompt without its last newline, after which models do not go on with an indented line."""
     kept = {name: text(row, name) for name in ("prompt", "entry_point", "test")}
-    return {**kept, "solution": str(row.get("canonical_solution") or "")}
+    return {**kept, "head": kept["prompt"].rstrip(), "solution": str(row.get("canonical_solution") or "")}
 
 
 def mbpp(row: Row) -> Row | None:

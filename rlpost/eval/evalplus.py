@@ -44,7 +44,8 @@ def humaneval_plus(row: Row) -> Row:
     """``prompt``, ``entry_point``, and ``test`` or EvalPlus' inputs."""
     kept = {name: text(row, name) for name in ("prompt", "entry_point")}
     solution = str(row.get("canonical_solution") or "")
-    return {**kept, "test": _tests(row, kept["prompt"] + solution), "solution": solution}
+    tests = _tests(row, kept["prompt"] + solution)
+    return {**kept, "head": kept["prompt"].rstrip(), "test": tests, "solution": solution}
 
 
 def mbpp_plus(row: Row) -> Row:

@@ -102,8 +102,8 @@ def test_mbpp_takes_its_own_split_and_its_own_examples(tmp_path: Path) -> None:
 def test_a_continued_function_is_judged_with_its_head(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.bench == "humaneval")
     task = question(case, tmp_path, prompts="base")
-    assert task.data[MESSAGES][0]["content"] == FUNCTION["prompt"]
-    assert judge(case, task, FUNCTION["canonical_solution"])
+    assert task.data[MESSAGES][0]["content"] == FUNCTION["prompt"].rstrip()
+    assert judge(case, task, "\n" + FUNCTION["canonical_solution"])
     assert not judge(case, task, "    return x\n")
 
 
