@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,8 +29,13 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], object]]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(_start_ray, address)
+
+        def wait() -> None:
+            starting.result()
+            _keep_signals()
+
         try:
-            yield starting.result
+            yield wait
         finally:
             starting.result()
             ray.shutdown()
@@ -39,3 +46,10 @@ def _start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))
+
+
+def _keep_signals() -> None:
+    """Put this process's own handler of SIGTERM back: Ray's would abort it, and the actors' end would be nobody's."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
