@@ -1,21 +1,21 @@
-"""One optimizer step on a CPU, rlpost against TRL's GRPOTrainer, in one run on one machine.
+"""Optimizer steps on a CPU, rlpost against TRL's GRPOTrainer, turn by turn in one run on one machine.
 
-Both train the same model on the same prompts with GRPO: N completions of at most L tokens in groups of 8, fp32, no
-gradient checkpointing, no KL, one update, nothing logged. TRL generates with transformers; rlpost runs as always, with
-its actors, vLLM, the object store and verified publication. The two are started in turn, several rounds, and the
-ratio is of medians over all steps after the first three of each start.
+Both train the same model on the same prompts with GRPO: N completions of at most L tokens in groups of 8, no gradient
+checkpointing, no KL, one update, nothing logged. TRL generates with transformers; rlpost runs as always, with its
+actors, vLLM, the object store and verified publication. Both are up all the time and take turns of a few steps each,
+while the other sleeps, so that whatever else the machine does falls on both. A turn's wall time is all that counts; the
+ratio is the median over turns of rlpost's seconds by those of TRL's turn just before.
 
     python benchmarks/step_cpu.py --completions 8 --tokens 32
-    python benchmarks/step_cpu.py --completions 64 --tokens 64
+    python benchmarks/step_cpu.py --completions 64 --tokens 64 --set rollout.workers=2 engine.threads=1
     python benchmarks/step_cpu.py --completions 64 --tokens 64 --model path/to/SmolLM2-135M.gguf --dtype bf16
 
-Left out: GPUs.
+Left out: GPUs (step.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -23,13 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-WARM_UP = 3
 GROUP = 8
 
 RECIPE = """
-seed: {seed}
+seed: 0
 steps: {steps}
 model: {{path: {model}}}
 env:
@@ -39,7 +40,7 @@ data: {{train: {data}}}
 batch: {{tasks: {tasks}, group_size: {group}}}
 rollout: {{max_turns: 1, max_new_tokens: {tokens}, max_context: {context}, chat: plain, separator: ""}}
 algorithm: {{name: grpo}}
-learner: {{device: cpu, dtype: {dtype}, threads: 2, optimizer: {{lr: 1.0e-6}}}}
+learner: {{device: cpu, dtype: {dtype}, optimizer: {{lr: 1.0e-6}}}}
 engine: {{dtype: {dtype}}}
 eval: {{episodes: 0}}
 save: {{rollouts: 0}}
@@ -65,19 +66,27 @@ def write_prompts(path: Path) -> None:
     path.write_text("".join(json.dumps({"id": str(i), "prompt": f"question {i:03d} = "}) + "\n" for i in range(64)))
 
 
-def trl_step_seconds(model: str, prompts: Path, args: argparse.Namespace) -> list[float]:
-    """Seconds of each TRL step in this process."""
+def trl_turns(model: str, prompts: Path, args: argparse.Namespace) -> None:
+    """Train with TRL in this process: so many steps for every number on stdin; prints the seconds they took."""
     import torch
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    torch.set_num_threads(2)
-    stamps: list[float] = []
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
 
-    class Clock(TrainerCallback):
+    class Turns(TrainerCallback):
+        left = 0
+
+        def on_step_begin(self, *_args: object, **_kwargs: object) -> None:
+            if self.left == 0:
+                self.left = int(sys.stdin.readline())
+                self.began = time.perf_counter()
+
         def on_step_end(self, *_args: object, **_kwargs: object) -> None:
-            stamps.append(time.perf_counter())
+            self.left -= 1
+            if self.left == 0:
+                print(time.perf_counter() - self.began, flush=True)
 
     bf16 = args.dtype == "bf16"
     config = GRPOConfig(
@@ -85,7 +94,7 @@ def trl_step_seconds(model: str, prompts: Path, args: argparse.Namespace) -> lis
         per_device_train_batch_size=args.completions,
         num_generations=GROUP,
         max_completion_length=args.tokens,
-        max_steps=args.steps,
+        max_steps=args.steps * (args.turns + 1),
         beta=0.0,
         bf16=bf16,
         gradient_checkpointing=False,
@@ -104,19 +113,55 @@ def trl_step_seconds(model: str, prompts: Path, args: argparse.Namespace) -> lis
         reward_funcs=length_reward,
         args=config,
         train_dataset=load_dataset("json", data_files=str(prompts), split="train"),
-        callbacks=[Clock()],
+        callbacks=[Turns()],
     )
     trainer.train()
-    return [after - before for before, after in itertools.pairwise(stamps)]
 
 
-def rlpost_rows(model: str, prompts: Path, args: argparse.Namespace, folder: Path, seed: int) -> list[dict]:
-    """The rows of metrics.jsonl of one rlpost run."""
-    recipe = folder / f"recipe-{seed}.yaml"
+class Peer:
+    """TRL in a process of its own."""
+
+    def __init__(self, model: str, prompts: Path, args: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--peer", model, str(prompts)]
+        for name in ("completions", "tokens", "steps", "turns", "dtype"):
+            command += [f"--{name}", str(getattr(args, name))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def turn(self, steps: int) -> float:
+        """Seconds a step."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        while line := self._process.stdout.readline():
+            try:
+                return float(line) / steps
+            except ValueError:
+                continue  # a library's own words
+        raise RuntimeError("TRL's process ended; run this file with --peer MODEL PROMPTS to see why")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def rlpost_controller(model: str, prompts: Path, args: argparse.Namespace, folder: Path) -> Iterator[object]:
+    """A running session and its controller, whose rows land in ``folder``."""
+    from rlpost.controller import Controller
+    from rlpost.progress import Progress
+    from rlpost.recipe import Recipe
+    from rlpost.report import MetricsWriter, RolloutWriter
+    from rlpost.runfolder import create
+    from rlpost.session import open_session
+
+    recipe = folder / "recipe.yaml"
     recipe.write_text(
         RECIPE.format(
-            seed=seed,
-            steps=args.steps,
+            steps=args.steps * (args.turns + 1),
             model=model,
             here=Path(__file__).resolve().parent,
             data=prompts,
@@ -127,9 +172,10 @@ def rlpost_rows(model: str, prompts: Path, args: argparse.Namespace, folder: Pat
             dtype=args.dtype,
         )
     )
-    out = folder / f"run-{seed}"
-    subprocess.run([sys.executable, "-m", "rlpost.cli", "train", str(recipe), "--out", str(out)], check=True)
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    out = create(folder / "run")
+    loaded = Recipe.load(recipe, args.set)
+    with Progress(total_steps=0) as progress, open_session(loaded, out, progress) as session:
+        yield Controller(session, MetricsWriter(out.path), RolloutWriter(out.path, lambda ids: [], 0))
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -138,39 +184,51 @@ def summary(seconds: list[float]) -> dict[str, float]:
         "median_s": statistics.median(seconds),
         "min_s": min(seconds),
         "max_s": max(seconds),
-        "steps": len(seconds),
+        "turns": len(seconds),
     }
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
-    """Both, in turn."""
+    """Both in turn, the first turn of each thrown away."""
     model = args.model or str(build_model(folder / "model"))
     if args.model and args.model.endswith(".gguf"):
         from rlpost.learner.config import ModelConfig
-        from rlpost.learner.model import materialise
+        from rlpost.learner.source import materialise
 
         model = str(materialise(ModelConfig(path=args.model), folder / "model", 0))
     prompts = folder / "prompts.jsonl"
     write_prompts(prompts)
-    peer: list[float] = []
-    rows: list[dict] = []
-    for round_ in range(args.rounds):
-        command = [sys.executable, __file__, "--peer", model, str(prompts)]
-        for name in ("completions", "tokens", "steps", "dtype"):
-            command += [f"--{name}", str(getattr(args, name))]
-        found = subprocess.run(command, check=True, capture_output=True, text=True)
-        peer += json.loads(found.stdout.splitlines()[-1])[WARM_UP - 1 :]
-        rows += rlpost_rows(model, prompts, args, folder, round_)[WARM_UP:]
-    ours = [row["time/step_s"] for row in rows]
-    parts = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith("time/")}
+    peer = Peer(model, prompts, args)
+    theirs: list[float] = []
+    ours: list[float] = []
+    try:
+        with rlpost_controller(model, prompts, args, folder) as controller:
+            for turn in range(args.turns + 1):
+                theirs.append(peer.turn(args.steps))
+                began = time.perf_counter()
+                for step in range(args.steps):
+                    controller.step(turn * args.steps + step, ahead=step + 1 < args.steps)
+                ours.append((time.perf_counter() - began) / args.steps)
+                print(
+                    f"turn {turn}: TRL {theirs[-1]:.3f} s a step, rlpost {ours[-1]:.3f} s", file=sys.stderr, flush=True
+                )
+    finally:
+        peer.close()
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()][args.steps :]
+    ratios = [own / other for own, other in zip(ours[1:], theirs[1:], strict=True)]
     return {
         "completions": args.completions,
         "tokens": args.tokens,
         "dtype": args.dtype,
-        "trl": summary(peer),
-        "rlpost": summary(ours),
-        "ratio": statistics.median(ours) / statistics.median(peer),
-        "rlpost_parts_s": parts,
+        "set": args.set,
+        "load": os.getloadavg()[0],
+        "trl": summary(theirs[1:]),
+        "rlpost": summary(ours[1:]),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "rlpost_parts_s": {
+            key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith("time/")
+        },
     }
 
 
@@ -179,8 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--completions", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
+    parser.add_argument("--turns", type=int, default=8, help="turns of each, after a first one that does not count")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys for rlpost")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--model", help="a model folder or .gguf; default: a 3.0 M Qwen2 built here")
     parser.add_argument("--json", type=Path, help="also write the result here")
@@ -188,7 +247,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if args.peer:
-        print(json.dumps(trl_step_seconds(args.peer[0], Path(args.peer[1]), args)))
+        trl_turns(args.peer[0], Path(args.peer[1]), args)
         return
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))
