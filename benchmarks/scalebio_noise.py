@@ -84,14 +84,16 @@ def run_seed(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, 
         "alpha": options.alpha,
         "weights_lr": options.weights_lr,
         "batch_size": options.batch,
-        "layout": "two_copies",
+        "layout": options.layout,
     }
     keys = data | own
     config = ScaleBiOConfig.model_validate(keys)
     model = materialise(ModelConfig(build=MODEL), folder / "model", seed)
     chat = load_format(model, "plain")
     corpus = encode(read(config, folder, print), chat, 64, print)
-    learner = LearnerConfig(device="cpu", dtype="fp32", optimizer=OptimizerConfig(lr=options.lr, schedule="cosine"))
+    chosen = {"name": "lisa", "options": {"layers": options.lisa, "every": 5}} if options.lisa else {}
+    optimizer = OptimizerConfig(lr=options.lr, schedule="cosine", **chosen)
+    learner = LearnerConfig(device="cpu", dtype="fp32", optimizer=optimizer)
     setup = LearnerSetup(model, learner, locate("scalebio"), keys, seed=seed)
     trail = learn_weights(setup, corpus, config, options.steps)
     probs = trail[-1]
@@ -169,6 +171,8 @@ def main() -> None:
     parser.add_argument("--sft-examples", type=int, default=6400)
     parser.add_argument("--alpha", type=float, default=10.0)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--layout", choices=("adapters", "two_copies"), default="two_copies")
+    parser.add_argument("--lisa", type=int, default=0, help="layers LISA trains at a time, drawn every 5 steps; 0: all")
     parser.add_argument("--weights-lr", type=float, default=0.03)
     options = parser.parse_args()
     torch.set_num_threads(1)
