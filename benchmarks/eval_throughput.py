@@ -32,6 +32,10 @@ TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "n
 TINY |= {"intermediate_size": 256, "vocab_size": 8192}
 
 
+PEER_S = 150
+"""Seconds a peer may take, start included; a second engine process that hangs must not take the machine's time."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl, also .gz")
@@ -61,9 +65,10 @@ def main() -> None:
     rows = [_ours(given, model, "gsm8k")]
     if given.unjudged:
         rows.append(_ours(given, model, _unjudged(given)))
-    for name, variables in {"vllm": {}, "vllm in process": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}.items():
-        if name == "vllm" or given.in_process:
-            rows += _run_peer(given, name, variables)
+    peers = _run_peer(given, "vllm", {})
+    if given.in_process or not peers:
+        peers += _run_peer(given, "vllm in process", {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    rows += peers
     _report(given, rows)
 
 
@@ -164,7 +169,11 @@ def _run_peer(given: argparse.Namespace, name: str, variables: dict[str, str]) -
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer", name]
     began = time.monotonic()
-    subprocess.run(command, env={**environment, **variables}, check=True)
+    try:
+        subprocess.run(command, env={**environment, **variables}, check=True, timeout=PEER_S)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        print(f"{name}: {error}", flush=True)
+        return []
     rows: list[dict[str, Any]] = json.loads((given.out / "peer.json").read_text())
     return [{**row, "with_start_s": round(time.monotonic() - began, 1)} for row in rows]
 
