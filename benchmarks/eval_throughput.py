@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,8 @@ def main() -> None:
     peers = _run_peer(given, "vllm", {})
     if given.in_process or not peers:
         peers += _run_peer(given, "vllm in process", {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    if not peers:
+        raise SystemExit(f"no run of vLLM's own came to an end; ours: {rows}")
     rows += peers
     _report(given, rows)
 
@@ -169,10 +172,14 @@ def _run_peer(given: argparse.Namespace, name: str, variables: dict[str, str]) -
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer", name]
     began = time.monotonic()
+    process = subprocess.Popen(command, env={**environment, **variables}, start_new_session=True)
     try:
-        subprocess.run(command, env={**environment, **variables}, check=True, timeout=PEER_S)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-        print(f"{name}: {error}", flush=True)
+        code = process.wait(PEER_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the engine's own process, which would keep the GPU's memory
+        code = process.wait()
+    if code != 0:
+        print(f"{name}: ended with {code}", flush=True)
         return []
     rows: list[dict[str, Any]] = json.loads((given.out / "peer.json").read_text())
     return [{**row, "with_start_s": round(time.monotonic() - began, 1)} for row in rows]
