@@ -63,13 +63,16 @@ def main() -> None:
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="questions of each benchmark; default: all")
     parser.add_argument("--rewritten", type=int, default=40, help="questions whose references are rewritten")
+    parser.add_argument("--items", default=",".join(_REWRITES), help="benchmarks of the second part")
     parser.add_argument("--part", choices=("references", "items"), help="only the first or the second part")
     given = parser.parse_args()
     benches = {name: _questions(given.data, name, given.limit) for name in FILES}
     references = _references(benches) if given.part != "items" else []
     if given.peers:
         sys.path.append(str(given.peers))
-    verdicts = _compare(benches, given.rewritten) if given.peers and given.part != "references" else []
+    verdicts = (
+        _compare(benches, given.items.split(","), given.rewritten) if given.peers and given.part != "references" else []
+    )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "agreement.json").write_text(
         json.dumps({"references": references, "verdicts": [asdict(verdict) for verdict in verdicts]}, indent=1)
@@ -141,10 +144,10 @@ def _ours(bench: str, row: dict[str, Any], text: str) -> bool:
 # --- item for item
 
 
-def _compare(benches: dict[str, dict[str, dict[str, Any]]], rewritten: int) -> list[Verdict]:
+def _compare(benches: dict[str, dict[str, dict[str, Any]]], names: Sequence[str], rewritten: int) -> list[Verdict]:
     items = [Item(**json.loads(line)) for line in SAMPLES.read_text().splitlines()]
-    items = [item for item in items if item.task in benches[item.bench]]
-    for bench in ("gsm8k", "math500", "humaneval", "mbpp"):
+    items = [item for item in items if item.bench in names and item.task in benches[item.bench]]
+    for bench in names:
         for task, row in list(benches[bench].items())[:rewritten]:
             items += [Item(bench, task, kind, text) for kind, text in _REWRITES[bench](row)]
     verdicts = []
