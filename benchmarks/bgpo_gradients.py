@@ -122,7 +122,7 @@ def quality(gradients: list[Tensor], gold: Tensor, scaled: bool) -> dict[str, fl
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows: on and off policy, every method, every n_t."""
-    folder = warmed(options, options.seed)
+    folder = warmed(options)
     world = World.of(folder, options.empty, options.seed)
     engine = BlockModel.load(str(folder), torch.float32, options.device)
     groups = play(world, engine, DiffusionConfig(block=4, steps=2), options.tasks, 8, 0, options.seed)

@@ -31,7 +31,7 @@ METHODS = {"bgpo": 16, "vrpo_ol": 4, "diffu_grpo": 1}
 
 def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """Train once; exact-solve and cells right before and after, sampled at T = 1 and greedy."""
-    folder = warmed(options, seed)
+    folder = warmed(options)
     world = World.of(folder, options.empty, seed)
     algorithm = build(locate(name), {} if name == "diffu_grpo" else {"n_t": METHODS[name]})
     trainer = learner(options, folder, algorithm, options.lr)

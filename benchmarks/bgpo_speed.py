@@ -136,7 +136,7 @@ def main() -> None:
     options = parse(parser)
     if options.tiny:
         options.warm_steps, options.n_t, options.repeats, options.eval, options.length = 3, [1, 2], 1, 8, 64
-    folder = warmed(options, 0)
+    folder = warmed(options)
     world = World.of(folder, options.empty, 0)
     steps, ways = step_rows(options, folder, world), engine_rows(options, folder, world)
     (options.out / "speed.json").write_text(json.dumps({"steps": steps, "engine": ways}, indent=1))

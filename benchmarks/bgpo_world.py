@@ -50,9 +50,11 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--empty", type=int, default=6, help="empty cells of a grid")
+    parser.add_argument("--empty", type=int, default=4, help="empty cells of a grid")
     parser.add_argument("--warm-steps", type=int, default=400, help="steps of the warm start, at most")
-    parser.add_argument("--warm-until", type=float, default=0.15, help="grids solved at T = 1 that end the warm start")
+    parser.add_argument("--warm-until", type=float, default=1.0, help="grids solved at T = 1 that end the warm start")
+    parser.add_argument("--noise", type=float, default=0.4, help="share of a demonstration's cells that are random")
+    parser.add_argument("--model-seed", type=int, default=0, help="of the warm-started model, which all runs share")
     parser.add_argument("--warm-lr", type=float, default=2e-3)
     return parser
 
@@ -82,9 +84,9 @@ class World:
         made = {"empty": empty, "bare": True}
         return cls(chat, empty, Sudoku.tasks("train", seed, **made), Sudoku.tasks("eval", seed, **made))
 
-    def demonstrations(self, seed: int, count: int) -> list[Conversation]:
-        """Solved grids."""
-        found = Sudoku.demonstrations("train", seed, count, empty=self.empty, bare=True)
+    def demonstrations(self, seed: int, count: int, noise: float) -> list[Conversation]:
+        """Filled-in grids, some cells of them wrong."""
+        found = Sudoku.demonstrations("train", seed, count, empty=self.empty, bare=True, noise=noise)
         return [tokenize(one.messages, self.chat) for one in found]
 
     def row(self, task: Task, temperature: float, seed: int) -> Row:
@@ -99,7 +101,7 @@ class World:
         return score.reward, score.solved
 
     def _env(self, task: Task) -> Sudoku:
-        return Sudoku(task, 0, empty=self.empty, bare=True)
+        return Sudoku(task, 0, bare=True)
 
 
 def built(options: argparse.Namespace, folder: Path, seed: int) -> Path:
@@ -114,9 +116,10 @@ def built(options: argparse.Namespace, folder: Path, seed: int) -> Path:
     return materialise(ModelConfig(build=build), folder, seed, "diffusion")
 
 
-def warmed(options: argparse.Namespace, seed: int) -> Path:
-    """A model folder after the warm start; made once for each seed and set of options."""
-    name = f"model-{options.hidden}x{options.layers}-{options.empty}-{options.warm_until}-{seed}"
+def warmed(options: argparse.Namespace) -> Path:
+    """A model folder after the warm start; made once for each set of options."""
+    seed = options.model_seed
+    name = f"model-{options.hidden}x{options.layers}-{options.empty}-{options.noise}-{options.warm_steps}-{seed}"
     folder = options.out / name
     if (folder / "done").exists():
         return folder
@@ -124,7 +127,9 @@ def warmed(options: argparse.Namespace, seed: int) -> Path:
     gpu = options.device != "cpu"
     ranks = Ranks(0, 1, torch.device(options.device), "", 60.0, sharded=False)
     policy = load_model(folder, LearnerConfig(device=options.device, dtype="fp32"), ranks, seed=seed)
-    examples = [as_example(one, LENGTH, world.chat.stop_token_ids[0]) for one in world.demonstrations(seed, 3000)]
+    examples = [
+        as_example(one, LENGTH, world.chat.stop_token_ids[0]) for one in world.demonstrations(seed, 3800, options.noise)
+    ]
     weights = [weight for _, weight in policy.trainable()]
     optimizer = torch.optim.AdamW(weights, lr=options.warm_lr, weight_decay=0.0)
     rng, last = np.random.default_rng(seed), options.warm_steps
@@ -142,7 +147,7 @@ def warmed(options: argparse.Namespace, seed: int) -> Path:
             solved, _ = evaluate(world, BlockModel(policy.model), DiffusionConfig(block=4, steps=2), 128, 1.0)
             policy.model.set_attn_implementation(PACKED)
             last = step + 1 + COOL_DOWN if solved >= options.warm_until else last
-    print(f"seed {seed}: warm after {min(last, options.warm_steps)} steps", flush=True)
+    print(f"warm after {min(last, options.warm_steps)} steps", flush=True)
     policy.model.save_pretrained(folder)
     (folder / "done").touch()
     return folder

@@ -33,13 +33,21 @@ class Sudoku(OneAnswer):
         seed: not used.
         empty: cells left empty, 1..12.
         bare: the prompt is the 16 digits of the grid and nothing else, and so is the answer (for tiny models).
+        noise: of the empty cells of a demonstration, this share (0 to 1) gets a digit at random.
         train_size, eval_size: grids of each split; no grid is in both.
     """
 
     blocking: ClassVar[bool] = False
 
     def __init__(
-        self, task: Task, seed: int, empty: int = 8, bare: bool = False, train_size: int = 4000, eval_size: int = 256
+        self,
+        task: Task,
+        seed: int,
+        empty: int = 8,
+        bare: bool = False,
+        noise: float = 0.0,
+        train_size: int = 4000,
+        eval_size: int = 256,
     ) -> None:
         super().__init__(task, seed)
         self._bare = bare
@@ -67,20 +75,25 @@ class Sudoku(OneAnswer):
 
     @classmethod
     def demonstrations(
-        cls, split: str, seed: int, count: int, empty: int = 8, bare: bool = False, **options: Any
+        cls,
+        split: str,
+        seed: int,
+        count: int,
+        empty: int = 8,
+        bare: bool = False,
+        noise: float = 0.0,
+        **options: Any,
     ) -> Sequence[Demonstration]:
-        """Grids of the train split with their solutions; those for "check" are others."""
+        """Grids of the train split with their solutions; those for "check" are others, and right."""
         train_size = int(options.get("train_size", 4000))
         tasks = cls.tasks("train", seed, empty, bare, train_size, int(options.get("eval_size", 256)))
         chosen = tasks[:count] if split == "train" else tasks[-count:]
+        rng = np.random.default_rng([seed, 1])
+        asked = [_prompt(task.data["puzzle"], bare) for task in chosen]
+        said = [_answer(_noisy(task, noise if split == "train" else 0.0, rng), bare) for task in chosen]
         return [
-            Demonstration(
-                [
-                    Message(role="user", content=_prompt(task.data["puzzle"], bare)),
-                    Message(role="assistant", content=_answer(task.data["solution"], bare)),
-                ]
-            )
-            for task in chosen
+            Demonstration([Message(role="user", content=question), Message(role="assistant", content=answer)])
+            for question, answer in zip(asked, said, strict=True)
         ]
 
     def start(self) -> Sequence[Message]:
@@ -91,6 +104,14 @@ class Sudoku(OneAnswer):
         """See reward/sudoku.py."""
         answer = f"<answer>{self.answer}</answer>" if self._bare else self.answer
         return sudoku.reward(answer, self.task.data)
+
+
+def _noisy(task: Task, noise: float, rng: np.random.Generator) -> str:
+    """The solution, with some of the cells that were empty at random."""
+    cells = zip(task.data["puzzle"], task.data["solution"], strict=True)
+    return "".join(
+        str(rng.integers(1, 5)) if given == "0" and rng.random() < noise else right for given, right in cells
+    )
 
 
 def _prompt(puzzle: str, bare: bool) -> str:

@@ -60,6 +60,17 @@ def test_demonstrations_are_solved_grids_and_checks_are_others() -> None:
         assert env.score().solved
 
 
+def test_noisy_demonstrations_are_wrong_in_empty_cells_only() -> None:
+    options = {"empty": 8, "bare": True, "train_size": 300, "eval_size": 10}
+    noisy, right = (Sudoku.demonstrations("train", 0, 200, noise=noise, **options) for noise in (0.5, 0.0))
+    wrong = 0
+    for one, other in zip(noisy, right, strict=True):
+        puzzle, answer, solution = one.messages[0]["content"], one.messages[1]["content"], other.messages[1]["content"]
+        assert all(a == s for g, a, s in zip(puzzle, answer, solution, strict=True) if g != "0")
+        wrong += sum(a != s for a, s in zip(answer, solution, strict=True))
+    assert abs(wrong / (200 * 8) - 0.5 * 3 / 4) < 0.05
+
+
 @pytest.mark.parametrize("options", [{"empty": 0}, {"empty": 13}, {"empty": 1, "train_size": 4700}])
 def test_grids_that_do_not_exist_are_refused(options: dict) -> None:
     with pytest.raises(EnvError, match="sudoku"):

@@ -275,15 +275,15 @@ def peak_of_a_step(folder: Path, name: str, n_t: int) -> int:
     return alive.peak
 
 
-def test_bgpo_takes_the_memory_of_one_copy_and_vrpo_ol_that_of_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("counts", [(1, 4, 16), pytest.param((1, 4, 16, 64), marks=pytest.mark.slow)])
+def test_bgpo_takes_the_memory_of_one_copy_and_vrpo_ol_that_of_all(counts: tuple[int, ...], tmp_path: Path) -> None:
     build = BuildConfig(hidden=192, layers=3, heads=4, intermediate=384)
     folder = materialise(ModelConfig(build=build), tmp_path / "model", 0, "diffusion")
-    counts = (1, 4, 16)
     bgpo, vrpo = ([peak_of_a_step(folder, name, n_t) for n_t in counts] for name in ("bgpo", "vrpo_ol"))
     assert abs(bgpo[-1] / bgpo[0] - 1) < 0.02, bgpo
     assert vrpo[0] == pytest.approx(bgpo[0], rel=0.02)
     slopes = np.diff(vrpo) / np.diff(counts)
-    assert slopes[1] == pytest.approx(slopes[0], rel=0.1), vrpo  # a straight line
+    assert slopes == pytest.approx(slopes[:1].repeat(len(slopes)), rel=0.1), vrpo  # a straight line
     assert vrpo[-1] > 5 * bgpo[-1]
 
 
