@@ -10,6 +10,7 @@ Writes learning.md. Left out: Ray (recipes/bgpo_sudoku.yaml).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -29,16 +30,16 @@ METHODS = {"bgpo": 16, "vrpo_ol": 4, "diffu_grpo": 1}
 """Algorithms, and their n_t in the paper."""
 
 
-def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+def one_run(options: argparse.Namespace, name: str, seed: int, lr: float) -> dict[str, Any]:
     """Train once; exact-solve and cells right before and after, sampled at T = 1 and greedy."""
     folder = warmed(options)
     world = World.of(folder, options.empty, seed)
     algorithm = build(locate(name), {} if name == "diffu_grpo" else {"n_t": METHODS[name]})
-    trainer = learner(options, folder, algorithm, options.lr)
+    trainer = learner(options, folder, algorithm, lr)
     dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
     engine = BlockModel.load(str(folder), dtype, options.device)
     decoding = DiffusionConfig(block=4, steps=options.block_steps)
-    row: dict[str, Any] = {"seed": seed, "algorithm": name, "n_t": METHODS[name], "steps": options.steps}
+    row: dict[str, Any] = {"seed": seed, "algorithm": name, "lr": lr, "n_t": METHODS[name], "steps": options.steps}
     times, curve = {"rollout_s": 0.0, "learn_s": 0.0}, []
     for step in range(options.steps + 1):
         synchronise(engine, trainer)
@@ -63,19 +64,17 @@ def one_run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]
 def table(rows: list[dict[str, Any]]) -> str:
     """Means over seeds, with the standard deviation over seeds."""
     lines = [
-        "| algorithm | n_t | seeds | solved before | after, T = 1 | gain | greedy | s a step: rollout + learner |",
-        "|---|---|---|---|---|---|---|---|",
+        "| algorithm | lr | n_t | seeds | solved before | after, T = 1 | gain | greedy | s a step, rollout + learner |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, n_t in METHODS.items():
-        own = [row for row in rows if row["algorithm"] == name]
-        if not own:
-            continue
+    for lr, name in sorted({(row["lr"], row["algorithm"]) for row in rows}):
+        own, n_t = [row for row in rows if (row["lr"], row["algorithm"]) == (lr, name)], METHODS[name]
         gains = [row["after/sampled"] - row["before/sampled"] for row in own]
         cells = [[row[key] for row in own] for key in ("before/sampled", "after/sampled")]
         cells += [gains, [row["after/greedy"] for row in own]]
         seconds = [statistics.mean(row[key] for row in own) for key in ("rollout_s", "learn_s")]
         shown = " | ".join(f"{100 * statistics.mean(c):.1f} ± {100 * statistics.pstdev(c):.1f} %" for c in cells)
-        lines.append(f"| {name} | {n_t} | {len(own)} | {shown} | {seconds[0]:.2f} + {seconds[1]:.2f} |")
+        lines.append(f"| {name} | {lr:g} | {n_t} | {len(own)} | {shown} | {seconds[0]:.2f} + {seconds[1]:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--algorithms", nargs="+", default=list(METHODS))
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, nargs="+", default=[3e-4])
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--block-steps", type=int, default=2, help="unmasking steps of a block of 4 cells")
@@ -97,15 +96,14 @@ def main() -> None:
         options.warm_steps, options.steps, options.seeds, options.eval, options.tasks = 3, 2, [0], 8, 2
     file = options.out / "learning.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {(row["seed"], row["algorithm"]) for row in rows}
-    for seed in options.seeds:
-        for name in options.algorithms:
-            if (seed, name) in done or time.monotonic() - started > options.budget_s:
-                continue
-            rows.append(one_run(options, name, seed))
-            with file.open("a") as stream:
-                stream.write(json.dumps(rows[-1]) + "\n")
-            print({key: value for key, value in rows[-1].items() if key != "curve"}, flush=True)
+    done = {(row["seed"], row["lr"], row["algorithm"]) for row in rows}
+    for seed, lr, name in itertools.product(options.seeds, options.lr, options.algorithms):
+        if (seed, lr, name) in done or time.monotonic() - started > options.budget_s:
+            continue
+        rows.append(one_run(options, name, seed, lr))
+        with file.open("a") as stream:
+            stream.write(json.dumps(rows[-1]) + "\n")
+        print({key: value for key, value in rows[-1].items() if key != "curve"}, flush=True)
     (options.out / "learning.md").write_text(table(rows))
     print(table(rows))
 
