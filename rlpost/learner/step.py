@@ -124,7 +124,7 @@ class _Step:
                 flat.old_logprobs, flat.rollout_logprobs, flat.policy, batch.offpolicy_cap
             )
         selected = updater.algorithm.select_tokens(
-            flat.advantages, flat.entropies, flat.policy, flat.sequence, batch.progress
+            flat.advantages, flat.entropies, flat.policy, flat.sequence.long(), batch.progress
         )
         flat.mask = selected & flat.policy
         updater.ranks.settle()

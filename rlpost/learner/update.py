@@ -85,7 +85,8 @@ class Updater:
         if self.algorithm.preview and not fresh:
             self._preview(flat, members, temperature)
         packs = self._packs(flat, members)[self.ranks.rank]
-        old = torch.zeros_like(flat.advantages) if fresh and flat.old_logprobs is None else None
+        record = fresh and flat.old_logprobs is None and flat.reading.causal  # nobody reads those of masked views
+        old = torch.zeros_like(flat.advantages) if record else None
         sums = Sums()
         for place, pack in enumerate(packs, start=1):
             self.policy.more_follow(place < len(packs))

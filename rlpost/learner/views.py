@@ -37,7 +37,7 @@ class FlatBatch:
         mask: (P,) bool, what token selection left of ``policy``.
         rollout_logprobs: (P,) fp32, NaN where not policy.
         advantages: (P,) fp32.
-        turn, sequence: (P,) int64.
+        turn, sequence: (P,) int16 and int32: there may be many masked views of each trajectory.
         sequence_tokens: (S,) fp32, scored tokens of each sequence.
         extra: (P,) fp32 by name, for the loss.
         old_logprobs, entropies, ref_logprobs, offpolicy_weight: (P,) or None; filled in by the step.
@@ -94,8 +94,8 @@ class FlatBatch:
             mask=policy,
             rollout_logprobs=by_row((one.rollout_logprobs[:end].astype(np.float32) for one, _, end in cut), np.nan),
             advantages=torch.from_numpy(np.repeat(advantages[response], rows.lengths).astype(np.float32)).to(device),
-            turn=by_row((turns[index] for index in response), -1),
-            sequence=torch.from_numpy(np.repeat(np.arange(len(cut)), rows.lengths)).to(device),
+            turn=by_row((turns[index].astype(np.int16) for index in response), -1),
+            sequence=torch.from_numpy(np.repeat(np.arange(len(cut), dtype=np.int32), rows.lengths)).to(device),
             sequence_tokens=torch.from_numpy(tokens).to(device),
             extra={name: by_row((view.extra[name][:end] for _, view, end in cut), 0) for name in flat[0].extra},
         )
@@ -130,7 +130,7 @@ class FlatBatch:
             advantages=self.advantages[at],
             mask=self.mask[at],
             sequence=to_device(np.repeat(np.arange(len(members)), lengths), at.device),
-            turn=self.turn[at],
+            turn=self.turn[at].long(),
             sequence_tokens=self.sequence_tokens[to_device(members, at.device)],
             offpolicy_weight=None if self.offpolicy_weight is None else self.offpolicy_weight[at],
             response=to_device(np.unique(self.response[list(pack.members)], return_inverse=True)[1], at.device),

@@ -277,7 +277,7 @@ def peak_of_a_step(folder: Path, name: str, n_t: int) -> int:
 
 @pytest.mark.parametrize("counts", [(1, 4, 16), pytest.param((1, 4, 16, 64), marks=pytest.mark.slow)])
 def test_bgpo_takes_the_memory_of_one_copy_and_vrpo_ol_that_of_all(counts: tuple[int, ...], tmp_path: Path) -> None:
-    build = BuildConfig(hidden=192, layers=3, heads=4, intermediate=384)
+    build = BuildConfig(hidden=256, layers=3, heads=4, intermediate=512)
     folder = materialise(ModelConfig(build=build), tmp_path / "model", 0, "diffusion")
     bgpo, vrpo = ([peak_of_a_step(folder, name, n_t) for n_t in counts] for name in ("bgpo", "vrpo_ol"))
     assert abs(bgpo[-1] / bgpo[0] - 1) < 0.02, bgpo
