@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import yaml
@@ -164,13 +165,15 @@ def test_ctrl_c_ends_all_actors_and_leaves_a_readable_folder(tmp_path: Path) -> 
     while time.time() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    actors = [child for child in family if child.name().startswith(("ray::Rollout", "ray::Learner"))]
+    assert len(actors) == 2
     os.killpg(process.pid, signal.SIGINT)
-    began = time.time()
+    assert psutil.wait_procs(actors, timeout=10)[1] == []
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "interrupted" in output
     left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False).stdout
     assert left == ""
-    assert time.time() - began < 30
     assert all(json.loads(line) for line in metrics.read_text().splitlines())
     assert (out / "report.html").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import Task
+from envs.base import EnvError, Task
 from rlpost.placement import place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 from rlpost.recipe_source import known_keys
@@ -135,6 +135,22 @@ def test_a_split_is_named_with_the_data_set(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("rlpost.tasks.load_file", rows)
     load_tasks(load(tmp_path, GOOD, "data={train: 'some/set:main', eval: 'some/set@validation'}"))
     assert asked == [("some/set:main", "train"), ("some/set", "validation")]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ("[]", r"env.name \(.*worlds.py:Mine.tasks\('train'\)\) gives no tasks"),
+        ("[Task('a', {})]", "also training tasks"),
+    ],
+)
+def test_tasks_that_cannot_serve_are_refused(tmp_path: Path, tasks: str, words: str) -> None:
+    (tmp_path / "worlds.py").write_text(
+        "from envs.base import Env, Task\n\n\nclass Mine(Env):\n    @classmethod\n"
+        f"    def tasks(cls, split, seed):\n        return {tasks}\n"
+    )
+    with pytest.raises(EnvError, match=words):
+        load_tasks(load(tmp_path, GOOD, "env.name=worlds.py:Mine"))
 
 
 def test_a_head_size_without_a_kernel_is_refused(tmp_path: Path) -> None:
