@@ -10,6 +10,11 @@ BENCHMARKS = {
     "d3s_cpu": "GRPO, PODS, D1S, D2S and D3S with the same rollouts on a CPU, over seeds",
     "d3s_gpu": "GRPO against GRPO + D3S on one GPU: Countdown and GSM8K",
     "d3s_learner": "the learner's seconds where only N % of the rollouts are kept",
+    "optimizer_memory": "peak memory of a learning step by optimizer and by ScaleBiO layout, against arithmetic",
+    "optimizers_convex": "every optimizer on one convex problem",
+    "scalebio_quadratic": "ScaleBiO on a bilevel problem with a known answer",
+    "scalebio_noise": "ScaleBiO on four sources, two of them broken, over seeds",
+    "scalebio_real": "ScaleBiO on instruction data: weights, and fine-tuning by them against uniform",
     "engine_cpu": "the engine's own cost on a CPU, against vllm.LLM",
 }
 """What ``rlpost bench`` offers, and what each measures."""

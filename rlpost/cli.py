@@ -194,7 +194,7 @@ def bench(
 
     if name not in BENCHMARKS:
         for known, what in BENCHMARKS.items():
-            errors.print(f"  {known:12}{what}", highlight=False)
+            errors.print(f"  {known:20}{what}", highlight=False)
         _fail(f"give a benchmark and --out DIR{'' if name in (None, '--help') else f'; there is no {name!r}'}", 2)
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args]))
 

@@ -75,6 +75,8 @@ def test_bench_lists_what_there_is(arguments: list[str]) -> None:
     [
         ("logprobs", [], "naive, d 64"),
         ("learner", ["--parts", "tiny:64:checkpoint"], "tiny:64:checkpoint"),
+        ("optimizer_memory", ["--only", "LoRA"], "LoRA, rank 16"),
+        ("scalebio_real", [], "weighted"),
     ],
 )
 def test_smallest_runs(name: str, options: list[str], row: str, tmp_path: Path) -> None:
