@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from envs.load import load_rows
 from reward.functions import load_reward
-from rlpost.eval.rows import find, tasks_of
+from rlpost.eval.find import find
+from rlpost.eval.rows import tasks_of
 
 SAMPLES = Path(__file__).with_name("agreement_samples.jsonl")
 

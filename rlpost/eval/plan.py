@@ -17,8 +17,9 @@ from reward.functions import load_reward
 from reward.plugins import Plugin
 from reward.score import RewardError
 from rlpost.eval.benchmark import Benchmark, EvalError
+from rlpost.eval.find import find
 from rlpost.eval.prompts import ask
-from rlpost.eval.rows import find, shots_of, tasks_of
+from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
 from rlpost.evaluate import EVAL_STREAM
 from rlpost.sampling import derive_seed

@@ -1,4 +1,4 @@
-"""The rows of a benchmark, from the hub, a file or a user's own loader, as columns; and finding benchmarks by name.
+"""The rows of a benchmark, from the hub, a file or a user's own loader, as tasks.
 
 Whatever is wrong with a row is said with file and line. Left out: formats of files (envs/load.py) and of rows
 (columns.py).
@@ -6,7 +6,6 @@ Whatever is wrong with a row is said with file and line. Left out: formats of fi
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,71 +14,10 @@ from typing import Any
 
 from envs.base import Env, EnvError, Task
 from envs.load import load_rows, load_tasks
-from reward.plugins import Plugin, PluginError
+from reward.plugins import PluginError
 from rlpost.eval.benchmark import Benchmark, EvalError, Row, Source
-from rlpost.eval.catalogue import CATALOGUE
 
 _IDS = ("task_id", "unique_id", "id", "ID", "idx")
-_OF_A_FILE = (
-    "prompt",
-    "base_prompt",
-    "system",
-    "shot",
-    "stop",
-    "max_new_tokens",
-    "max_turns",
-    "max_context",
-    "env_options",
-)
-
-
-def find(name: str) -> Benchmark:
-    """A benchmark of the catalogue, or the one that a user's file ``NAME.py`` describes.
-
-    Raises:
-        EvalError: there is none of that name (the nearest are shown), or the file lacks something.
-    """
-    if name.endswith(".py"):
-        return _from_file(name)
-    known = CATALOGUE.get(name.lower())
-    if known is None:
-        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise EvalError(
-            f"there is no benchmark '{name}'; {hint}There are: {', '.join(CATALOGUE)}; name your own by its file, "
-            "e.g. my_benchmark.py"
-        )
-    return known
-
-
-def _from_file(name: str) -> Benchmark:
-    """A file's ``load``, ``reward`` and ``prompt``, or ``Environment``; further names as in Benchmark."""
-    try:
-        load = _optional(name, "load")
-        env = Plugin.locate(f"{name}:Environment") if _optional(name, "Environment") else None
-        reward = Plugin.locate(f"{name}:reward")
-        given = {key: value for key in _OF_A_FILE if (value := _optional(name, key)) is not None}
-    except PluginError as error:
-        raise EvalError(f"benchmark {name}: {error}") from None
-    if isinstance(given.get("stop"), str):
-        given["stop"] = (given["stop"],)
-    if env is not None:
-        return Benchmark(name=Path(name).stem, env=env, load=load, **given)
-    if load is None or not _optional(name, "reward") or not (given.get("prompt") or given.get("base_prompt")):
-        raise EvalError(
-            f"benchmark {name}: the file must define load(source), reward(completion, task) and prompt = '...' (or an "
-            "Environment)"
-        )
-    return Benchmark(name=Path(name).stem, load=load, reward=reward, **given)
-
-
-def _optional(name: str, attribute: str) -> Any:
-    plugin = Plugin.locate(f"{name}:__name__")
-    plugin.load()  # a file that cannot be imported says so
-    try:
-        return Plugin(f"{plugin.target.rpartition(':')[0]}:{attribute}", plugin.contents).load()
-    except PluginError:
-        return None
 
 
 def tasks_of(

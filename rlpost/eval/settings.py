@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlpost.eval.benchmark import EvalError
-from rlpost.eval.rows import find
+from rlpost.eval.find import find
 from rlpost.recipe import ClusterSection
 from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
 from rlpost.runfolder import RunFolder

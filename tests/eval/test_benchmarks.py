@@ -15,9 +15,10 @@ from envs.base import Task
 from envs.single_turn import SingleTurn
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.catalogue import CATALOGUE
+from rlpost.eval.find import find
 from rlpost.eval.plan import MESSAGES, make_plan
 from rlpost.eval.prompts import ask
-from rlpost.eval.rows import find, shots_of, tasks_of
+from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
 from tests.eval.rows import CASES, FUNCTION, OTHER_FORMS, PROGRAM, Case
 
