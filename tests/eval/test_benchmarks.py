@@ -183,3 +183,12 @@ def test_missing_data(tmp_path: Path) -> None:
         shots_of(find("humaneval"), None, 2)
     with pytest.raises(EvalError, match="has only 1 usable rows"):
         shots_of(find("gsm8k"), write(tmp_path, CASES[0].row), 2)
+
+
+def test_worlds_are_benchmarks_with_scenarios() -> None:
+    errands = tasks_of(find("errands"), None)
+    assert len({task.id for task in errands}) == len(errands) > 10
+    assert len({task.scenario for task in errands}) == len(errands) / 3  # three variants each, for scenario completion
+    assert len(tasks_of(find("payments"), None, limit=7)) == 7
+    other = tasks_of(find("errands"), None, options={"eval": "test_normal"})
+    assert {task.scenario for task in other}.isdisjoint(task.scenario for task in errands)
