@@ -130,7 +130,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     step = batch(groups, mover, 0, 1, options.seed)
     if not step.advantages.any():  # an untrained model's answers are all worth nothing
         step.advantages = np.where(np.arange(len(step.advantages)) % 2, 1.0, -1.0)
-    model = learner(options, folder, mover, options.lr)
+    model = learner(options, folder, mover, options.lr, dtype="fp32")
     rows: list[dict[str, Any]] = []
     old: Tensor | None = None
     for where in ("on policy", "off policy"):

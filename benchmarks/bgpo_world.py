@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ class World:
         return score.reward, score.solved
 
     def _env(self, task: Task) -> Sudoku:
-        return Sudoku(task, 0, bare=True)
+        return Sudoku(task, 0, bare=True, strict=True)
 
 
 def built(options: argparse.Namespace, folder: Path, seed: int) -> Path:
@@ -153,10 +154,13 @@ def warmed(options: argparse.Namespace) -> Path:
     return folder
 
 
-def learner(options: argparse.Namespace, folder: Path, algorithm: Algorithm, lr: float) -> Learner:
-    """A learner of its own on ``folder``; bf16 on a GPU."""
+def learner(
+    options: argparse.Namespace, folder: Path, algorithm: Algorithm, lr: float, dtype: Literal["auto", "fp32"] = "auto"
+) -> Learner:
+    """A learner of its own on ``folder``; bf16 on a GPU unless ``dtype`` says otherwise."""
     config = LearnerConfig(
         device=options.device,
+        dtype=dtype,
         optimizer=OptimizerConfig(lr=lr),
         max_tokens_per_pack=16384 if options.device == "cpu" else 65536,
     )

