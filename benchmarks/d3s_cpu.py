@@ -39,7 +39,7 @@ METHODS = {
     "D1S group": "{name: d3s, samples: 25, tokens: 100, scope: group}",
     "D1S batch": "{name: d3s, samples: 25, tokens: 100}",
     "D2S": "{name: d3s, samples: 25, tokens: 50}",
-    "D3S": "{name: d3s, samples: [15, 35], tokens: [20, 100]}",
+    "D3S": "{name: d3s, samples: [10, 40], tokens: [20, 100]}",
 }
 RATES = (1e-4, 2e-4, 4e-4)
 GRID_SEEDS = (100,)
