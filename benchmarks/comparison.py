@@ -76,7 +76,8 @@ def _row(method: str, runs: Mapping[int, Line], base: Mapping[int, Line], goals:
         return [_sum(runs[seed], name, end) / scale for seed, end in ends.items()]
 
     def relative(name: str) -> list[float]:
-        return [_sum(runs[seed], name, ends[seed]) / _sum(base[seed], name, base_ends[seed]) for seed in pairs]
+        wholes = {seed: _sum(base[seed], name, base_ends[seed]) for seed in pairs}
+        return [_sum(runs[seed], name, ends[seed]) / whole for seed, whole in wholes.items() if whole]
 
     return [
         method,
