@@ -154,7 +154,8 @@ def _zygote(packages: tuple[str, ...], isolated: bool) -> _Zygote:
 
 
 def _import_folders(packages: tuple[str, ...]) -> list[str]:
-    """The folders that these top-level packages are imported from."""
+    """The folders that these top-level packages are imported from, then all others that packages were installed into:
+    what a package imports may lie elsewhere than the package itself."""
     folders: list[str] = []
     for name in packages:
         spec = importlib.util.find_spec(name)
@@ -162,8 +163,10 @@ def _import_folders(packages: tuple[str, ...]) -> list[str]:
             raise ModuleNotFoundError(f"package '{name}' was asked for in the sandbox, but is not installed here")
         place = os.path.dirname(spec.origin) if spec.submodule_search_locations else spec.origin
         folder = os.path.dirname(place)
-        folders += [folder] if folder not in folders else []
-    return folders
+        folders.append(folder)
+    if packages:
+        folders += [folder for folder in sys.path if any(Path(folder).glob("*.dist-info"))]
+    return list(dict.fromkeys(folders))
 
 
 @atexit.register

@@ -107,6 +107,18 @@ def test_an_unknown_package_is_named() -> None:
         sandbox.run("", packages=("no_such_package",), unsafe=True)
 
 
+@needs_isolation
+def test_a_package_may_import_one_that_was_installed_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"upper": "import lower\nanswer = lower.answer\n", "lower": "answer = 42\n"}.items():
+        (tmp_path / name / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (tmp_path / name / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / name)
+    outcome = sandbox.run("import upper\nprint(upper.answer)", packages=("upper",))
+    assert (outcome.ok, outcome.stdout) == (True, "42\n"), outcome
+
+
 @pytest.mark.parametrize("name", ["wall_s", "cpu_s", "memory_mib", "processes", "output_bytes", "file_bytes"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_limits_are_positive(name: str, value: float) -> None:
