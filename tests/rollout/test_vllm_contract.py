@@ -193,3 +193,26 @@ async def has_method(engine: Any, name: str) -> bool:
     from rollout.vllm.transfer import ObjectStoreReceiver
 
     return name in vars(WeightTransferEngine) and name in vars(ObjectStoreReceiver)
+
+
+async def where_weights_are_written_in_place(engine: Any) -> list[bool]:
+    from types import SimpleNamespace
+
+    from torch import device, nn
+
+    from rollout.vllm.transfer import in_place
+
+    class FusedMoE(nn.Linear):
+        pass
+
+    def asked(kind: str, quantization: str | None, layer: type[nn.Linear]) -> bool:
+        config = SimpleNamespace(quantization=quantization)
+        receiver: Any = SimpleNamespace(model=nn.Sequential(layer(2, 2)), model_config=config, device=device(kind))
+        return in_place(receiver)
+
+    cases = [("cuda", None, nn.Linear), ("cpu", None, nn.Linear), ("cuda", "fp8", nn.Linear), ("cuda", None, FusedMoE)]
+    return [asked(*case) for case in cases]
+
+
+def test_weights_are_written_in_place_only_where_layers_keep_their_form(vllm: Run) -> None:
+    assert vllm(where_weights_are_written_in_place) == [True, False, False, False]
