@@ -6,7 +6,7 @@
 A publication is the learner's part (gather, cast, hand over) and the engine's (load, drop its cache); ``pause_ms`` is
 the engine's from taking the update to the next token, with nothing else running (the token is the probe's),
 ``busy_pause_ms`` the same with a full batch running, whose cache must be computed anew. The weights do not change
-between publications, so ``gap`` must not either. Left out: NCCL (several GPUs).
+between publications, so ``gap`` must not either; then a step changes them. Left out: NCCL (several GPUs).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace)
         "run_steps": 10,
     }
     recipe.write_text(RECIPE.format(**values, context=args.prompt + args.tokens + 8))
-    loaded = Recipe.load(recipe, [f"sync.transport={transport}"])
+    loaded = Recipe.load(recipe, [f"sync.transport={transport}", "learner.optimizer.lr=1e-3", "sync.gap_bound=100"])
     with Progress(total_steps=0) as progress, open_session(loaded, RunFolder(run), progress) as session:
         rows = [publication(session, version) for version in range(1, rounds + 1)]
         kept = rows[1:]
@@ -52,6 +52,7 @@ def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace)
             "gap_last": rows[-1]["gap"],
         }
         row |= {"gap_max": max(one["gap"] for one in rows)}
+        row |= changed_weights(session)
         row |= {"busy_pause_ms": median([busy_pause(session, rounds + 1 + place) for place in range(3)])}
     return row
 
@@ -60,16 +61,13 @@ def publication(session: Any, version: int) -> dict[str, float]:
     """One publication to an engine that has nothing else to do."""
     import ray
 
-    from rlpost.weights import compare, probe_tokens
-
     learner, pool = session.learner, session.pool
-    probe = probe_tokens(learner.vocabulary, 0)
     began = time.perf_counter()
     update = learner.publish(version)
     published = time.perf_counter()
     pool.call_all("update", update)
     loaded = time.perf_counter()
-    result = pool.call_all("probe", probe, 1.0, version)[0]
+    gap = gap_now(session, version)
     status = pool.call(0, "status").engine
     record = ray.get(update)
     sizes = {"float32": 4, "bfloat16": 2}
@@ -80,8 +78,44 @@ def publication(session: Any, version: int) -> dict[str, float]:
         "engine_ms": 1e3 * status["update_s"],
         "total_ms": 1e3 * (loaded - began),
         "pause_ms": 1e3 * status["pause_s"],
-        "gap": compare(result, learner, probe, 1.0).logprob_abs,
+        "gap": gap,
     }
+
+
+def changed_weights(session: Any) -> dict[str, float]:
+    """The gap right before and right after the publication of a step that moves every weight by 1e-3: were an update to
+    leave old weights in place, the second would be as large as the first."""
+    import copy
+    import dataclasses
+
+    from rlpost.controller import Controller
+    from rlpost.report import MetricsWriter, RolloutWriter
+
+    publisher, before = session.publisher, []
+    publish = publisher.publish
+
+    def spied(version: int) -> None:
+        before.append(gap_now(session, version))
+        publish(version)
+
+    publisher.publish = spied
+    loaded = copy.copy(session.loaded)
+    loaded.recipe = session.recipe.model_copy(update={"steps": 1})
+    path = session.folder.path
+    writers = MetricsWriter(path), RolloutWriter(path, lambda ids: [str(one) for one in ids], limit=0)
+    try:
+        Controller(dataclasses.replace(session, loaded=loaded), *writers).step(0)
+    finally:
+        publisher.publish = publish
+    return {"gap_before_update": before[-1], "gap_after_update": gap_now(session, 1)}
+
+
+def gap_now(session: Any, seed: int) -> float:
+    """Mean |learner - engine| over a probe, whatever weights each has."""
+    from rlpost.weights import compare, probe_tokens
+
+    probe = probe_tokens(session.learner.vocabulary, 0)
+    return float(compare(session.pool.call_all("probe", probe, 1.0, seed), session.learner, probe, 1.0)[0].logprob_abs)
 
 
 def busy_pause(session: Any, version: int) -> float:

@@ -71,7 +71,6 @@ class Comparison:
         self.context = args.prompt + args.tokens + 8
         facts = ("completions", "tokens", "prompt", "kv_cache_gib", "dtype", "pack", "checkpointing", "sleep")
         self.results = Results("step", args.out, {"model": args.model or shape} | {f: getattr(args, f) for f in facts})
-        self.raw_tokens_per_s: float | None = None
 
     def run(self, name: str) -> None:
         """One contestant; its row says so where it fails."""
@@ -122,22 +121,22 @@ class Comparison:
         for lag in self.args.lags:
             kept = [row for row in found if row["lag_asked"] == lag][self.args.warm_up + lag :]
             rows += [self.row(kept, lag)] if kept else []
-        return rows
+        alone = [row for row in found if row["lag_asked"] == -1][self.args.warm_up :]
+        return rows + ([self.row(alone, None)] if alone else [])
 
     def row(self, kept: list[dict[str, Any]], lag: int | None) -> dict[str, Any]:
         """One contestant's medians."""
         seconds = [row["ended"] - row["began"] for row in kept]
-        made: dict[str, Any] = {"lag": lag, "steps": len(kept), "step_s": median(seconds)}
+        made: dict[str, Any] = {"lag": lag, "steps": len(kept)}
         made |= {"min_s": min(seconds), "max_s": max(seconds), "window": (kept[0]["began"], kept[-1]["ended"])}
         for key in ("time/rollout_s", "time/learn_s", "time/sync_s", "memory/learner_peak_gib", "torch_peak_gib"):
             if key in kept[0]:
                 made[key] = median([row[key] for row in kept])
         if "tokens" in kept[0]:
-            self.raw_tokens_per_s = median([row["tokens"] / (row["ended"] - row["began"]) for row in kept])
-            made["rollout_tokens_per_s"] = self.raw_tokens_per_s
+            made["rollout_tokens_per_s"] = median([row["tokens"] / (row["ended"] - row["began"]) for row in kept])
+        else:
+            made["step_s"] = median(seconds)
         if "tokens/rollout" in kept[0]:
-            if lag == 0:  # elsewhere it is the wait for what is under way
-                made["rollout_tokens_per_s"] = median([row["tokens/rollout"] / row["time/rollout_s"] for row in kept])
             made["gap/logprob_abs"] = max(row["gap/logprob_abs"] for row in kept)
         return made
 
@@ -146,14 +145,17 @@ class Comparison:
         timed = [row for row in self.results.rows if "step_s" in row]
         peers = [row for row in timed if row["contestant"].startswith("trl")]
         best = min(peers, key=lambda row: row["step_s"], default=None)
+        rates = {
+            row["contestant"]: row["rollout_tokens_per_s"] for row in self.results.rows if "rollout_tokens_per_s" in row
+        }
+        if {"rlpost", "raw"} <= set(rates):
+            self.results.add(contestant="ratio", rollout_ratio=rates["rlpost"] / rates["raw"])
         for row in [row for row in timed if row["contestant"] == "rlpost"]:
             ratios: dict[str, Any] = {"lag": row["lag"]}
             if best is not None:
                 ratios |= {"step_ratio": row["step_s"] / best["step_s"], "against": best["contestant"]}
                 if row["peak_gib"] and best["peak_gib"]:
                     ratios["memory_ratio"] = row["peak_gib"] / best["peak_gib"]
-            if self.raw_tokens_per_s and row["lag"] == 0:
-                ratios["rollout_ratio"] = row["rollout_tokens_per_s"] / self.raw_tokens_per_s
             self.results.add(contestant="ratio", **ratios)
 
 

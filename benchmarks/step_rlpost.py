@@ -2,9 +2,9 @@
 
     python -m benchmarks.step_rlpost RECIPE STEPS.jsonl --lags 0 1 2 --warm-up 3 --steps 6
 
-It opens the same session as ``rlpost train`` and takes the same steps; only the lag changes between phases, so that one
-start of the actors serves all. A row is one step's row of metrics.jsonl with the times it began and ended. Left out:
-evaluation and checkpoints.
+It opens the same session as ``rlpost train`` and takes the same steps; only the lag changes between phases, so that
+one start of the actors serves all; at the end rollouts are taken alone. A row is one step's row of metrics.jsonl with
+the times it began and ended. Left out: evaluation and checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter, TokenDisplay
 from rlpost.runfolder import RunFolder
+from rlpost.sampling import derive_seed
 from rlpost.session import Session, open_session
+from rollout.specs import EpisodeSpec
+
+ROLLOUTS = -1
+"""Stands where a row is one of rollouts alone."""
 
 
 def phase(session: Session, lag: int, first: int, count: int, out: TextIO) -> int:
@@ -38,12 +43,30 @@ def phase(session: Session, lag: int, first: int, count: int, out: TextIO) -> in
     controller = Controller(dataclasses.replace(session, loaded=loaded), metrics, rollouts)
     for step in range(first, first + count):
         began = time.time()
-        controller.step(step)
+        controller.step(step, ahead=True)
         row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         out.write(json.dumps({"lag_asked": lag, "began": began, "ended": time.time()} | row) + "\n")
         out.flush()
     metrics.close()
     return first + count
+
+
+def rollouts(session: Session, rounds: int, out: TextIO) -> None:
+    """The rollouts of a step alone, several times: Ray, episodes, environment, reward and all, but no learner."""
+    recipe, pool = session.recipe, session.pool
+    for number in range(rounds):
+        specs = [
+            EpisodeSpec(session.train[place], place, index, derive_seed(number, place, index))
+            for place in range(recipe.batch.tasks)
+            for index in range(recipe.batch.group_size)
+        ]
+        began = time.time()
+        flights = pool.submit(specs)
+        while any(flight.summary is None for flight in flights):
+            pool.poll(flights, 1.0)
+        tokens = sum(flight.summary.policy_tokens for flight in flights if flight.summary is not None)
+        out.write(json.dumps({"lag_asked": ROLLOUTS, "began": began, "ended": time.time(), "tokens": tokens}) + "\n")
+        out.flush()
 
 
 def main() -> None:
@@ -66,6 +89,7 @@ def main() -> None:
         done = 0
         for lag in args.lags:
             done = phase(session, lag, done, args.warm_up + lag + args.steps, out)
+        rollouts(session, args.warm_up + args.steps, out)
 
 
 if __name__ == "__main__":
