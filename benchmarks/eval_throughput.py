@@ -33,7 +33,7 @@ TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "n
 TINY |= {"intermediate_size": 256, "vocab_size": 8192}
 
 
-PEER_S = 150
+PEER_S = 210
 """Seconds a peer may take, start included; a second engine process that hangs must not take the machine's time."""
 
 
