@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 from envs.base import Task
 from rlpost.goals import goal_completion
 from rlpost.report.statistics import wilson_interval
-from rlpost.sampling import derive_seed
+from rlpost.sampling import EVAL_STREAM, derive_seed
 from rlpost.step_metrics import environment_means
 from rlpost.store import refuse_failures
 from rlpost.workers import WorkerPool
 from rollout.specs import EpisodeSpec
-
-EVAL_STREAM = 0xE7A1
-"""Keeps evaluation seeds apart from training seeds."""
 
 
 @dataclass(frozen=True, slots=True)

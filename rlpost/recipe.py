@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from algorithms.base import Algorithm, AlgorithmError
 from algorithms.registry import build, locate
 from reward.plugins import Plugin, PluginError
+from rlpost.cluster_config import ClusterSection
 from rlpost.learner.config import LearnerConfig, ModelConfig
 from rlpost.recipe_source import KeyPath, RecipeError, RecipeSource, explain_validation, read
 from rlpost.warm_start import WarmStartConfig
@@ -99,15 +100,6 @@ class SaveSection(Part):
     )
     rollouts: int = Field(16, ge=0, description="trajectories written to rollouts/ a step; 0 writes none")
     tensorboard: bool = Field(False, description="mirror metrics to TensorBoard (extra rlpost[tensorboard])")
-
-
-class ClusterSection(Part):
-    """Where Ray runs."""
-
-    address: str | None = Field(None, description="a running Ray cluster's address; default: start one here")
-    deadline_s: float = Field(
-        600.0, gt=0, description="longest wait for any one remote call (start, learn, publish) before giving up"
-    )
 
 
 class DiffusionEngine(DiffusionConfig, VllmConfig):

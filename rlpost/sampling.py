@@ -19,6 +19,10 @@ SourceWeights = Mapping[str, float]
 """How much each data source counts, by its name; they sum to 1."""
 
 
+EVAL_STREAM = 0xE7A1
+"""Keeps evaluation seeds apart from training seeds."""
+
+
 def derive_seed(*parts: int) -> int:
     """A 31-bit seed from integers; different parts give independent streams."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0]) & 0x7FFFFFFF

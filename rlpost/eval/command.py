@@ -9,11 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rlpost.eval.benchmark import EvalError
-from rlpost.eval.compare import compare, print_comparison
-from rlpost.eval.display import Display, print_results
 from rlpost.eval.settings import EvalSettings, settle
 
 
@@ -51,16 +47,22 @@ def _numbers(k: str | None) -> tuple[int, ...] | None:
 
 def run_evaluation(settings: EvalSettings, out: Path | None) -> None:
     """Evaluate, and print a table."""
+    from rlpost.eval.plan import make_plan
+
+    plan = make_plan(settings)
+
+    from rlpost.eval.display import Display, print_results
     from rlpost.eval.run import evaluate
 
     folder = out or Path("runs") / f"eval-{Path(settings.model).name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with Display() as display:
-        results = evaluate(settings, folder, display)
+        results = evaluate(plan, folder, display)
     print_results(results, display.console)
     display.console.print(f"{folder / 'report.html'}", soft_wrap=True)
 
 
 def compare_folders(first: Path, second: Path) -> None:
     """Print the difference of two evaluations."""
-    console = Console()
-    print_comparison(compare(first, second), console)
+    from rlpost.eval.compare import compare, print_comparison
+
+    print_comparison(compare(first, second))

@@ -21,8 +21,7 @@ from rlpost.eval.find import find
 from rlpost.eval.prompts import ask
 from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
-from rlpost.evaluate import EVAL_STREAM
-from rlpost.sampling import derive_seed
+from rlpost.sampling import EVAL_STREAM, derive_seed
 from rollout.chat import ChatError, ChatFormat, load_format
 from rollout.config import RolloutConfig
 from rollout.specs import EpisodeSpec, Setting

@@ -16,12 +16,13 @@ from rlpost.cluster import ray_cluster
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.display import Display
 from rlpost.eval.page import build_page
-from rlpost.eval.plan import Plan, make_plan, settings_of
+from rlpost.eval.plan import Plan, settings_of
 from rlpost.eval.play import play, sample_of
 from rlpost.eval.results import summarise, write_results
 from rlpost.eval.samples import Key, Sample, SampleFile, check_folder, make_folder, write_sorted
-from rlpost.eval.settings import EvalSettings, run_folder
+from rlpost.eval.settings import EvalSettings, run_of
 from rlpost.placement import count_gpus
+from rlpost.runfolder import RunFolder
 from rlpost.workers import WorkerPool
 from rollout.specs import EpisodeSpec, Setting, WorkerSetup
 from rollout.trajectory import Trajectory
@@ -30,12 +31,12 @@ from rollout.vllm.config import engine_environment
 ENGINE = Plugin("rollout.vllm.engine:VllmEngine")
 
 
-def evaluate(settings: EvalSettings, out: Path, display: Display, engine: Plugin = ENGINE) -> dict[str, Any]:
+def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -> dict[str, Any]:
     """Play what is missing in ``out`` and write what it comes to; the content of ``results.json``.
 
     Args:
-        settings: what to evaluate.
-        out: the folder; an interrupted evaluation of the same settings goes on in it.
+        plan: what to evaluate.
+        out: the folder; an interrupted evaluation of the same plan goes on in it.
         display: what the user sees meanwhile.
         engine: what each worker builds its engine with.
 
@@ -43,8 +44,7 @@ def evaluate(settings: EvalSettings, out: Path, display: Display, engine: Plugin
         EvalError: it cannot be done as asked; nothing was started.
         RunError: a fault it cannot go on with; what was answered so far is kept.
     """
-    display.phase("reading benchmarks")
-    plan = make_plan(settings)
+    settings = plan.settings
     gpus = _gpus(settings, count_gpus())
     samples = check_folder(out, plan)
     missing = [spec for spec in plan.specs() if _key(spec) not in samples]
@@ -99,8 +99,8 @@ def model_of(settings: EvalSettings, out: Path) -> Path:
     from rlpost.learner.source import materialise
 
     name = settings.model
-    run = run_folder(Path(name))
-    if run is not None and run.path == Path(name):
+    if run_of(Path(name)) == Path(name):
+        run = RunFolder(Path(name))
         checkpoints = run.checkpoints()
         if not checkpoints:
             raise EvalError(f"{name} is a run without a complete checkpoint; name a model folder, e.g. {run.model}")

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlpost.cluster_config import ClusterSection
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.find import find
-from rlpost.recipe import ClusterSection
 from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
-from rlpost.runfolder import RunFolder
+from rlpost.report.files import RECIPE
 from rollout.config import RolloutConfig
 from rollout.vllm.config import VllmConfig
 
@@ -131,13 +131,13 @@ def _short(name: str) -> str:
 
 def _recipe_of(model: Path) -> dict[str, Any]:
     """The recipe of the run that ``model`` is, or lies in; empty where it is no run."""
-    folder = run_folder(model)
-    return {} if folder is None else dict(yaml.safe_load(folder.recipe.read_text()))
+    folder = run_of(model)
+    return {} if folder is None else dict(yaml.safe_load((folder / RECIPE).read_text()))
 
 
-def run_folder(model: Path) -> RunFolder | None:
-    """The run that a path names: its folder, or a checkpoint in it."""
+def run_of(model: Path) -> Path | None:
+    """The folder of the run that a path names: itself, or the one that the checkpoint lies in."""
     for place in (model, model.parent.parent):
-        if place != Path(".") and RunFolder(place).recipe.is_file():
-            return RunFolder(place)
+        if place != Path(".") and (place / RECIPE).is_file():
+            return place
     return None

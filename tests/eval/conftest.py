@@ -12,6 +12,7 @@ from rich.console import Console
 
 from reward.plugins import Plugin
 from rlpost.eval.display import Display
+from rlpost.eval.plan import make_plan
 from rlpost.eval.run import evaluate
 from rlpost.eval.settings import settle
 from rlpost.learner.config import ModelConfig
@@ -58,7 +59,7 @@ def play_sums(
     settings = settle(given, ["engine.slots=4", *overrides])
     engine = Plugin.locate(f"{ENGINES}:{build}")
     with Display(Console(quiet=True)) as display:
-        return evaluate(settings, folder, display, engine)
+        return evaluate(make_plan(settings), folder, display, engine)
 
 
 @pytest.fixture

@@ -108,9 +108,7 @@ def test_an_unknown_package_is_named() -> None:
 
 
 @needs_isolation
-def test_a_package_may_import_one_that_was_installed_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_may_import_one_that_was_installed_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"upper": "import lower\nanswer = lower.answer\n", "lower": "answer = 42\n"}.items():
         (tmp_path / name / f"{name}-1.0.dist-info").mkdir(parents=True)
         (tmp_path / name / f"{name}.py").write_text(text)
