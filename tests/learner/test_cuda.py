@@ -48,6 +48,19 @@ def test_the_kernel_agrees_with_padded_rows(window: int | None, shared: int, pro
         torch.testing.assert_close(own, other, rtol=2e-2, atol=4e-2)
 
 
+def test_the_kernel_agrees_with_padded_rows_where_attention_looks_both_ways() -> None:
+    torch.manual_seed(0)
+    lengths = [130, 127, 64, 64, 1]
+    states = [torch.randn(1, heads, sum(lengths), 64, device="cuda", dtype=torch.bfloat16) for heads in (8, 2, 2)]
+    first, second = (
+        packed_attention(
+            torch.nn.Identity(), *states, None, packed_layout=PackedLayout.of(lengths, "cuda", padded, causal=False)
+        )[0]
+        for padded in (False, True)
+    )
+    torch.testing.assert_close(first, second, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("window", [None, 100])
 def test_long_sequences_give_the_numbers_of_the_variable_length_kernel(window: int | None) -> None:
     torch.manual_seed(0)

@@ -52,10 +52,15 @@ def algorithm(name: str, **options: object) -> Algorithm:
 
 
 def answers(count: int = 6, **changes: Any) -> StepBatch:
-    """Rollouts of one turn each, of several lengths."""
+    """Rollouts of one turn each, of several lengths, whose prompts begin alike (states of a prompt depend on the
+    response, so sequences of a bidirectional model share none)."""
     made = batch(count, **changes)
     rng = np.random.default_rng(5)
-    return replace(made, trajectories=[trajectory(rng, 1, n // 4, n % 4) for n in range(count)])
+    trajectories = [trajectory(rng, 1, n // 4, n % 4) for n in range(count)]
+    for one in trajectories:
+        start = int(np.flatnonzero(one.policy_mask)[0])
+        one.token_ids[:start] = np.arange(10, 10 + start)
+    return replace(made, trajectories=trajectories)
 
 
 def test_packed_bidirectional_attention_equals_separate(folder: Path) -> None:
