@@ -30,7 +30,7 @@ from rlpost.learner.own_forward import OwnForward
 from rlpost.learner.source import materialise
 from rlpost.learner.step import learn
 from rollout.trajectory import Trajectory
-from tests.learner.helpers import TINY, batch, double_updater, gradient, setup, tiny_folder, trajectory
+from tests.learner.helpers import TINY, batch, double_updater, gradient, setup, tiny_folder, trajectory, weights_of
 from tests.support.own_code import own_code_folder
 
 EOS, MASK = 257, 259
@@ -200,6 +200,26 @@ def test_a_response_of_one_end_token_is_learned_from(built: Path) -> None:
         found = gradient(double_updater(built, algorithm(name)), step)
         assert torch.isfinite(found).all()
         assert found.norm() > 0
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_a_sharded_learner_in_bf16_learns_the_same(name: str, built: Path) -> None:
+    """FSDP2 around one rank, as on a GPU: masters move where those of a plain fp32 learner move."""
+    options = {} if name == "diffu_grpo" else {"n_t": 3}
+    made = registry.build(registry.locate(name), options | {"minibatches": 2})
+    moved = []
+    for dtype in ("fp32", "bf16"):
+        learner = Learner(
+            setup(built, dtype=dtype, optimizer=OptimizerConfig(name="torch.optim:SGD", lr=1e-2)), algorithm=made
+        )
+        before = weights_of(learner)
+        result = learner.learn(answers())
+        after = weights_of(learner)
+        moved.append(np.concatenate([(after[key] - before[key]).ravel() for key in before]))
+        learner.close()
+        assert result.metrics["updates"] == 2
+    cosine = moved[0] @ moved[1] / np.linalg.norm(moved[0]) / np.linalg.norm(moved[1])
+    assert cosine > 0.98
 
 
 def test_a_model_of_the_wrong_kind_is_refused(built: Path, model_folder: Path) -> None:
