@@ -30,7 +30,7 @@ def shared_rows(sequences: Sequence[NDArray[np.int64]], stems: Sequence[int]) ->
     free = 0
     for ids, stem in zip(sequences, stems, strict=True):
         start = seen.setdefault(ids[:stem].tobytes(), free)
-        shared = stem if start < free else 0
+        shared = min(stem, len(ids) - 1) if start < free else 0  # a row of its own even where nothing follows the stem
         own = np.arange(free, free + len(ids) - shared)
         rows += [np.arange(start, start + shared), own]
         free += len(own)

@@ -26,20 +26,27 @@ def test_rows_by_hand() -> None:
     assert np.flatnonzero(~owned(rows)).tolist() == [6, 7, 9, 10]
 
 
+def test_a_sequence_that_is_all_stem_keeps_a_row_of_its_own() -> None:
+    rows = shared_rows([np.array([5, 6, 7, 1]), np.array([5, 6, 7]), np.array([5, 6, 7])], [3, 3, 3])
+    assert rows is not None
+    assert rows.tolist() == [0, 1, 2, 3, 0, 1, 4, 0, 1, 5]
+
+
 def test_rows_are_not_shared_for_a_trifle() -> None:
     sequences = [np.arange(40), np.concatenate([[0], np.arange(50, 90)])]
     assert shared_rows(sequences, [1, 1]) is None
     assert shared_rows(sequences, [40, 41]) is None
 
 
+@pytest.mark.parametrize("ends", [[9, 9, 5, 5, 1, 0], [30, 30, 0, 0, 0, 0]])  # of the second, some are all prompt
 @pytest.mark.parametrize("name", MODELS)
-def test_shared_prompts_equal_separate_sequences(name: str) -> None:
+def test_shared_prompts_equal_separate_sequences(name: str, ends: list[int]) -> None:
     config, model_class, extra = MODELS[name]
     torch.manual_seed(0)
     model = model_class(config(**SIZES | extra)).double()
     draw = np.random.default_rng(1)
     prompts = [draw.integers(0, 50, 6), draw.integers(0, 50, 4)]
-    which, ends = [0, 1, 0, 0, 1, 0], [9, 9, 5, 5, 1, 0]
+    which = [0, 1, 0, 0, 1, 0]
     sequences = [np.concatenate([prompts[p], draw.integers(0, 50, end)]) for p, end in zip(which, ends, strict=True)]
     model.set_attn_implementation("sdpa")
     separate = torch.cat([model(torch.from_numpy(ids)[None], use_cache=False).logits[0] for ids in sequences])
