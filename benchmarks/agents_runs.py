@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -150,8 +151,13 @@ class Bench:
     def _model(self, loaded: LoadedRecipe, seed: int, progress: Progress) -> Path:
         """The warm-started model, made once."""
         folder = RunFolder(self.out / ("start" if self._one_start else f"start-{seed}"))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with (folder.path / "lock").open("w") as lock:  # another process may be making the same
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._made(folder, loaded, progress)
+
+    def _made(self, folder: RunFolder, loaded: LoadedRecipe, progress: Progress) -> Path:
         if not (folder.path / "ready").exists():
-            folder.path.mkdir(parents=True, exist_ok=True)
             warm = _plain_warm_start if self._one_start else first_model
             (folder.path / "ready").write_text(str(warm(loaded, folder, progress)))
         return Path((folder.path / "ready").read_text())
