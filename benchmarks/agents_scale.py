@@ -84,7 +84,9 @@ def _in_child(args: argparse.Namespace, model: str, more: list[str]) -> tuple[di
         command = [sys.executable, __file__, "--out", out.name, "child", "--model", model, "--device", args.device]
         for name in ("slots", "episodes", "turns", "tokens", "threads"):
             command += [f"--{name}", str(getattr(args, name))]
-        subprocess.run([*command, *more], check=True, env=environment, stderr=subprocess.DEVNULL)
+        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"a child failed: {done.stderr[-3000:]}")
         said = json.loads(Path(out.name).read_text())
     return said["found"], said["requests"]
 
