@@ -254,11 +254,10 @@ def run_all(
                 found = bench.run(method, seed, methods[method])
                 longest = max(longest, time.monotonic() - began)
                 print(method, seed, f"{found['before']['tgc']:.3f} -> {found['after']['tgc']:.3f}", flush=True)
+                (out / "table.md").write_text(summarise(bench.done(), list(methods)))
         finally:
             bench.close()
-    table = summarise(bench.done(), list(methods))
-    (out / "table.md").write_text(table)
-    print(table)
+    print(summarise(bench.done(), list(methods)))
 
 
 def summarise(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> str:
