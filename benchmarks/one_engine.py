@@ -26,6 +26,7 @@ from rich.console import Console
 from algorithms.registry import build
 from envs.base import Task
 from rlpost import session
+from rlpost.cluster import ray_cluster
 from rlpost.controller import Controller
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.learner.learner import Learner
@@ -74,7 +75,7 @@ class Run:
     Attributes:
         rows: its rows of metrics.jsonl.
         evaluations: (steps done, share of held-out episodes solved), the one before training first.
-        measured: what ``measure`` gave before the first step and after the last.
+        measured: what ``before`` gave before the first step, and ``after`` after the last.
     """
 
     rows: list[dict[str, Any]]
@@ -127,19 +128,20 @@ class OneEngine:
         loaded: LoadedRecipe,
         model: Path,
         seconds: float = math.inf,
-        measure: Callable[[], Any] = lambda: None,
+        before: Callable[[], Any] = lambda: None,
+        after: Callable[[], Any] = lambda: None,
     ) -> Run:
         """All steps of the recipe, or as many as fit into ``seconds``, evaluated every ``eval.every`` steps and at both
-        ends, where ``measure`` is called too."""
+        ends, where ``before`` and ``after`` are called."""
         steps, started = loaded.recipe.steps, time.monotonic()
         with tempfile.TemporaryDirectory() as name, self.controller(loaded, model, Path(name)) as controller:
-            evaluations, measured = [(0, controller.evaluate().success)], [measure()]
+            evaluations, measured = [(0, controller.evaluate().success)], [before()]
             for step in range(steps):
                 controller.step(step)
                 if step + 1 == steps or time.monotonic() - started > seconds:
                     evaluations.append((step + 1, controller.evaluate().success))
                     break
-            measured.append(measure())
+            measured.append(after())
             rows = [json.loads(line) for line in (Path(name) / "metrics.jsonl").read_text().splitlines()]
         between = [(row["step"] + 1, row["eval/success"]) for row in rows if "eval/success" in row]
         return Run(rows, sorted(dict(evaluations + between).items()), measured)
@@ -161,7 +163,7 @@ class OneEngine:
 @contextlib.contextmanager
 def one_engine(loaded: LoadedRecipe, model: Path) -> Iterator[OneEngine]:
     """Start Ray and one engine with the model of ``model``; both end on the way out."""
-    with session.ray_cluster(loaded.recipe) as ray_is_up, Progress(0, Console(quiet=True)) as progress:
+    with ray_cluster(loaded.recipe.cluster.address) as ray_is_up, Progress(0, Console(quiet=True)) as progress:
         ray_is_up()
         pool = session.start_workers(loaded, model, place(loaded.recipe), progress)
         try:
