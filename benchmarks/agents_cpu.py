@@ -21,9 +21,9 @@ METHODS = {
     "RLOO": ["algorithm={name: rloo}"],
     "GRPO": ["algorithm={name: grpo}"],
     "expert iteration": ["algorithm={name: expert_iteration, epochs: 2, minibatches: 2}"],
-    "RFT": ["algorithm={name: rft, epochs: 4, minibatches: 30}", "steps=1", "batch.tasks=180", "batch.group_size=8"],
+    "RFT": ["algorithm={name: rft, epochs: 4, minibatches: 60}", "steps=1", "batch.tasks=360", "batch.group_size=8"],
 }
-"""180 tasks x 8 rollouts are those of 15 steps of 12 x 8."""
+"""360 tasks x 8 rollouts are those of 30 steps of 12 x 8."""
 TINY = [
     "steps=2",
     "batch.tasks=4",

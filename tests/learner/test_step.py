@@ -34,6 +34,23 @@ def test_any_split_into_packs_gives_the_same_gradient(name: str, model_folder: P
         assert (cut - whole).norm() < 1e-12 * whole.norm()
 
 
+@pytest.mark.parametrize("name", ["expert_iteration", "rft"])
+def test_supervised_learning_on_successes_takes_several_updates_without_old_log_probs(
+    name: str, model_folder: Path
+) -> None:
+    step = batch(8)
+    step.advantages = np.array([1.0, 0, 0, 1, 1, 0, 0, 1])
+    updater = double_updater(model_folder, algorithm(name, epochs=3, minibatches=2))
+    result = learn(updater, step)
+    assert result.kept.tolist() == [0, 3, 4, 7]
+    assert (result.metrics["updates"], result.metrics["skipped"]) == (6.0, 0.0)
+    assert all(old is None for old in result.old_logprobs)
+    one = algorithm(name, epochs=1, minibatches=1)
+    first = learn(double_updater(model_folder, one), step).metrics["loss"]
+    again = learn(updater, step).metrics["loss"]
+    assert again < first  # it was learned from
+
+
 def test_the_packed_loss_is_the_one_of_separate_unpacked_sequences(model_folder: Path) -> None:
     step, updater = batch(5), double_updater(model_folder, Clipped())
     model = double_updater(model_folder, Clipped()).policy.model
