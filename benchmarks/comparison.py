@@ -58,6 +58,8 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def comparison(found: Mapping[str, Mapping[int, Line]]) -> str:
     """A Markdown table over the seeds that every method has; ``found`` is lines by method and seed, the base first."""
+    if not found:
+        return "no run is finished yet"
     base, *_ = found.values()
     common = sorted(set.intersection(*(set(runs) for runs in found.values())))
     if not common:

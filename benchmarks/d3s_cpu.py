@@ -113,7 +113,7 @@ def table(lines: dict[str, dict[str, Any]], seeds: list[int]) -> str:
         }
         for method, rate in rates.items()
     }
-    return comparison({name: runs for name, runs in found.items() if runs or name == "GRPO"})
+    return comparison({name: runs for name, runs in found.items() if runs})
 
 
 def grid_table(lines: dict[str, dict[str, Any]]) -> str:
