@@ -179,9 +179,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 if own:
                     label = f"{name}, {where}"
                     axis.plot(
-                        [r["n_t"] for r in own], [r[what] for r in own], line, marker="o", color=colour, label=label
+                        [r["n_t"] for r in own],
+                        [max(0.01, r[what]) for r in own],
+                        line,
+                        marker="o",
+                        color=colour,
+                        label=label,
                     )
-        axis.set(xscale="log", xlabel="n_t", ylabel=f"{what} / |gold|")
+        axis.set(xscale="log", yscale="log", xlabel="n_t", ylabel=f"{what} / |gold|")
         axis.set_xticks(sorted({r["n_t"] for r in rows}), [str(n) for n in sorted({r["n_t"] for r in rows})])
     axes[1].legend(fontsize=7)
     figure.savefig(path, dpi=110)
@@ -197,7 +202,7 @@ def main() -> None:
     parser.add_argument("--golds", type=int, default=1, help="gold is a mean of so many gradients at n_t = gold")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--moves", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=3e-5, help="of the moves; a ratio of ELBOs is sensitive")
     options = parse(parser)
     if options.tiny:
         options.warm_steps, options.n_t, options.gold, options.repeats = 3, [1, 2], 8, 2

@@ -44,6 +44,25 @@ TINY: dict[str, Any] = {
 }
 
 
+EVEN = """
+from envs.base import Score, Task
+from envs.one_answer import OneAnswer
+
+
+class Even(OneAnswer):
+    @classmethod
+    def tasks(cls, split, seed):
+        return [Task(f"{split}-{n}", {"n": n, "split": split}) for n in range(8)]
+
+    def start(self):
+        return [{"role": "user", "content": str(self.task.data["n"])}]
+
+    def score(self):
+        return Score(sum(ord(letter) % 2 for letter in self.answer) / 20)
+"""
+"""A world in which even a random model's answers are worth different rewards."""
+
+
 def load(folder: Path, *overrides: str) -> LoadedRecipe:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
@@ -89,7 +108,8 @@ def test_a_causal_folder_in_a_diffusion_recipe_starts_nothing(tmp_path: Path, ru
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [("lag=1",), ("algorithm.minibatches=2", "engine.cache=dual")])
 def test_a_run_with_real_actors(overrides: tuple[str, ...], tmp_path: Path, run: Callable[..., RunFolder]) -> None:
-    folder = run(load(tmp_path, *overrides))
+    (tmp_path / "even.py").write_text(EVEN)
+    folder = run(load(tmp_path, *overrides, "env={name: even.py:Even}"))
     found = rows(folder)
     assert len(found) == 2
     for row in found:
@@ -97,13 +117,16 @@ def test_a_run_with_real_actors(overrides: tuple[str, ...], tmp_path: Path, run:
         assert row["elbo"] < 0
         assert row["capped"] == 0
         assert row["offpolicy/kl"] is None
-        assert 0 <= row["reward/cells"] <= 1
+        assert row["reward/mean"] > 0
     assert (folder.path / "checkpoints").is_dir()
 
 
 @pytest.mark.slow
 def test_a_deterministic_run_repeats_bit_for_bit(tmp_path: Path, run: Callable[..., RunFolder]) -> None:
-    first, second = (run(load(tmp_path, "deterministic=true"), name) for name in ("one", "two"))
+    (tmp_path / "even.py").write_text(EVEN)
+    overrides = ("deterministic=true", "env={name: even.py:Even}")
+    first, second = (run(load(tmp_path, *overrides), name) for name in ("one", "two"))
+    assert rows(first)[0]["updates"] == 1
     assert rows(first, times=False) == rows(second, times=False)
 
 
