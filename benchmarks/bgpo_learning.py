@@ -1,8 +1,8 @@
 """BGPO, VRPO-OL and diffu-GRPO on 4x4 sudoku from the same warm-started models, seed by seed: grids solved.
 
-    python benchmarks/bgpo_learning.py --out runs/bgpo                                     # CPU
-    python benchmarks/bgpo_learning.py --out runs/bgpo --hidden 512 --layers 8 ...         # a GPU, docs/bgpo.md
+    python benchmarks/bgpo_learning.py --out runs/bgpo --empty 6 --noise 0 --warm-until 0.12
 
+With ``--hidden 512 --layers 8 --empty 8 --warm-steps 1500 --warm-lr 5e-4 --group 16 --steps 60`` it is for a GPU (docs/bgpo.md).
 One line a run goes into learning.jsonl; runs that have theirs are not run again, and none begins after ``--budget-s``.
 Writes learning.md. Left out: Ray (recipes/bgpo_sudoku.yaml).
 """
@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--algorithms", nargs="+", default=list(METHODS))
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--lr", type=float, nargs="+", default=[3e-4])
-    parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-4])
+    parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--block-steps", type=int, default=2, help="unmasking steps of a block of 4 cells")
     parser.add_argument("--eval", type=int, default=256)
