@@ -2,7 +2,7 @@
 
     python benchmarks/bgpo_learning.py --out runs/bgpo --empty 6 --noise 0 --warm-until 0.12
 
-``--hidden 512 --layers 8 --empty 8 --warm-steps 1500 --warm-lr 5e-4 --group 16 --steps 60`` is for a GPU (docs/bgpo.md).
+For a GPU: ``--hidden 512 --layers 8 --empty 8 --warm-steps 1500 --warm-lr 5e-4 --group 16 --steps 60`` (docs/bgpo.md).
 One line a run goes into learning.jsonl; runs that have theirs are not run again, and none begins after ``--budget-s``.
 Writes learning.md. Left out: Ray (recipes/bgpo_sudoku.yaml).
 """
