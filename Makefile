@@ -29,8 +29,8 @@ lint: $(STAMP) ## ruff and mypy
 test: lint ## the fast tier: lint and all tests that are not slow
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
 
-test-all: $(STAMP) ## every test
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test-all: $(STAMP) ## every test; PYTEST='-m slow' leaves out those of the fast tier
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
 
 bench-cpu: $(STAMP) ## seconds a step beside TRL's GRPOTrainer, on this machine
 	$(BIN)/python benchmarks/step_cpu.py --completions 8 --tokens 32
