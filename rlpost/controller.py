@@ -53,6 +53,7 @@ class Controller:
         Raises:
             RunError: a fault the run cannot go on with.
         """
+        self._engine_metrics()  # what came before the first step is no step's
         for step in range(first_step, self._recipe.steps):
             self.step(step, ahead=True)
             done = step + 1
@@ -122,6 +123,11 @@ class Controller:
         gap = session.publisher.verify()
         return gap, [status.engine for status in session.pool.answers(counts, "status")]
 
+    def _engine_metrics(self) -> dict[str, float]:
+        """What the engines did since they were last asked."""
+        pool = self._session.pool
+        return self._engines.since([status.engine for status in pool.answers(pool.ask("status"), "status")])
+
     def _evaluates_after(self, steps_done: int) -> bool:
         every = self._recipe.eval.every
         due = every > 0 and self._recipe.eval.episodes > 0 and steps_done % every == 0
@@ -132,6 +138,7 @@ class Controller:
         if not self._evaluates_after(steps_done):
             return {}
         found = self.evaluate()
+        self._engine_metrics()  # nor is an evaluation
         self._ended = None
         details = {f"eval/{name}": value for name, value in found.details.items()}
         return {"eval/success": found.success, "eval/reward": found.reward, **details}
