@@ -6,7 +6,7 @@ songs and sums. Left out: the scenarios (easy.py, medium.py, hard.py) and which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,3 +102,18 @@ def texted(person: Person, message: str) -> Expected:
     """A text message sent to somebody."""
     values = {"phone_number": person.phone_number, "direction": "sent", "message": message}
     return Expected(f"A text message is sent to {person.name}.", "phone_messages", "added", values=values)
+
+
+def playlist(seed: Seed, title: str, songs: Iterable[Mapping[str, Any]]) -> list[Expected]:
+    """A new playlist with these songs."""
+    new_id = 1 + max(row["id"] for row in seed.state.rows("SELECT id FROM music_playlists"))
+    made = Expected(f"The playlist '{title}' is made.", "music_playlists", "added", values={"title": title})
+    return [made] + [
+        Expected(
+            f"'{song['title']}' is in it.",
+            "music_playlist_songs",
+            "added",
+            values={"playlist_id": new_id, "song_id": song["id"]},
+        )
+        for song in songs
+    ]

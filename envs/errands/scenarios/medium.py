@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from envs.errands.evaluation import Expected
-from envs.errands.scenarios.base import DONE, PAGES, Plan, look, requested, scenario, sent, sign_in
+from envs.errands.scenarios.base import DONE, PAGES, Plan, look, playlist, requested, scenario, sent, sign_in
 from envs.errands.seed import GENRES, PURPOSES, Seed
 
 
@@ -59,18 +59,7 @@ def playlist_of_genre(seed: Seed) -> Plan:
         '        apis.music.add_song_to_playlist(access_token=music_token, playlist_id=made["playlist_id"], '
         f'song_id=song["song_id"])\n{DONE}'
     )
-    new_id = 1 + max(row["id"] for row in seed.state.rows("SELECT id FROM music_playlists"))
-    expected = [Expected(f"The playlist '{title}' is made.", "music_playlists", "added", values={"title": title})]
-    expected += [
-        Expected(
-            f"'{song['title']}' is in it.",
-            "music_playlist_songs",
-            "added",
-            values={"playlist_id": new_id, "song_id": song["id"]},
-        )
-        for song in songs
-        if song["genre"] == genre
-    ]
+    expected = playlist(seed, title, (song for song in songs if song["genre"] == genre))
     return Plan(ask.format(title, genre), [look("music"), sign_in("music"), find, make], expected)
 
 
