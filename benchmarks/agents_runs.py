@@ -8,7 +8,6 @@ can be cut into pieces. Left out: anything that a single ``rlpost train`` shows.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fcntl
 import json
 import os
@@ -26,49 +25,17 @@ import ray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.one_engine import local_run
 from rlpost.controller import Controller
-from rlpost.learner.batch import LearnResult, StepBatch
-from rlpost.placement import Placement, place
+from rlpost.placement import place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
-from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import RunFolder
-from rlpost.session import Session, first_model, learner_setup, start_workers
-from rlpost.tasks import load_tasks
-from rlpost.weights import Publisher, probe_tokens
+from rlpost.session import first_model, start_workers
 from rlpost.workers import WorkerPool
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t, two-sided 95 %, by degrees of freedom."""
-
-
-class LocalLearner:
-    """rlpost's learner in this process, called as its Ray group is."""
-
-    def __init__(self, loaded: LoadedRecipe, model: Path, placement: Placement) -> None:
-        from rlpost.learner.learner import Learner
-
-        self._learner = Learner(learner_setup(loaded, model, placement))
-        self.vocabulary = self._learner.vocabulary
-
-    def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
-        """See LearnerGroup."""
-        return self._learner.learn(dataclasses.replace(batch, trajectories=ray.get(list(refs))))
-
-    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> Any:
-        """See LearnerGroup."""
-        return self._learner.score(sequences, temperature)
-
-    def publish(self, version: int) -> ray.ObjectRef:
-        """See LearnerGroup."""
-        return ray.put(self._learner.weights(version))
-
-    def save(self, folder: Path) -> None:
-        """The weights of these runs are not kept."""
-
-    def close(self) -> None:
-        """Free the model."""
-        self._learner.close()
 
 
 class Bench:
@@ -86,7 +53,6 @@ class Bench:
         self._recipe, self._overrides, self.out = recipe, overrides, out
         self.results = out / "results.jsonl"
         self._pool: WorkerPool | None = None
-        self._version = 0
 
     def done(self) -> list[dict[str, Any]]:
         """All runs so far."""
@@ -99,32 +65,14 @@ class Bench:
     def run(self, method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
         """Train once from the seed's warm-started model, and note what came of it."""
         loaded = self.load(seed, overrides)
-        placement = place(loaded.recipe)
         began = time.monotonic()
         with Progress(total_steps=loaded.recipe.steps) as progress:
             model = self._model(loaded, seed, progress)
             folder = RunFolder(self.out / f"{method}-{seed}")
             folder.path.mkdir(parents=True, exist_ok=True)
-            learner = LocalLearner(loaded, model, placement)
-            pool = self._workers(loaded, model, placement, progress)
-            publisher = Publisher(
-                learner,  # type: ignore[arg-type]
-                pool,
-                probe_tokens(learner.vocabulary, seed),
-                loaded.recipe.rollout.temperature,
-                loaded.recipe.gap_bound(placement.device),
-            )
-            publisher.publish(0)
-            publisher.verify()
-            train, held_out = load_tasks(loaded)
-            session = Session(
-                loaded, folder, model, progress, loaded.build_algorithm(), train, held_out, learner, pool, publisher
-            )
-            metrics = MetricsWriter(folder.path, False, 0)
-            controller = Controller(session, metrics, RolloutWriter(folder.path, lambda ids: "", 0))
-            found = self._train(controller, loaded)
-            metrics.close()
-            learner.close()
+            pool = self._workers(loaded, model, progress)
+            with local_run(loaded, model, folder.path, pool, progress) as controller:
+                found = self._train(controller, loaded)
         rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
         found |= {"method": method, "seed": seed, "seconds": time.monotonic() - began, "overrides": list(overrides)}
         found["curve"] = [row["success/mean"] for row in rows]
@@ -162,9 +110,9 @@ class Bench:
             (folder.path / "ready").write_text(str(warm(loaded, folder, progress)))
         return Path((folder.path / "ready").read_text())
 
-    def _workers(self, loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
+    def _workers(self, loaded: LoadedRecipe, model: Path, progress: Progress) -> WorkerPool:
         if self._pool is None:
-            self._pool = start_workers(loaded, model, placement, progress)
+            self._pool = start_workers(loaded, model, place(loaded.recipe), progress)
             self._pool.wait_ready()
         return self._pool
 

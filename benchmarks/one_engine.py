@@ -1,8 +1,8 @@
 """Many training runs in one process on one engine: each has a learner of its own, in this process, and starts from its
 own weights by publication. What is measured is the product's: controller, store, engine, learner, verified publication.
 
-Used by d3s_cpu.py and d3s_gpu.py. Left out: the learner's own actor (a run then starts in a second instead of ten), and
-checkpoints.
+Used by d3s_cpu.py, d3s_gpu.py and agents_runs.py. Left out: the learner's own actor (a run then starts in a second
+instead of ten), and checkpoints.
 """
 
 from __future__ import annotations
@@ -63,9 +63,44 @@ class LocalLearner:
         """The current weights."""
         return ray.put(self._learner.weights(version))
 
+    def save(self, folder: Path) -> None:
+        """The weights of these runs are not kept."""
+
     def close(self) -> None:
         """Free the model."""
         self._learner.close()
+
+
+@contextlib.contextmanager
+def local_run(
+    loaded: LoadedRecipe, model: Path, folder: Path, pool: WorkerPool, progress: Progress
+) -> Iterator[Controller]:
+    """A controller whose policy starts from the weights in ``model``, published to the engine of ``pool``."""
+    recipe, placement = loaded.recipe, place(loaded.recipe)
+    train, held_out = load_tasks(loaded)
+    learner: Any = LocalLearner(loaded, model, placement)
+    probe = probe_tokens(learner.vocabulary, recipe.seed)
+    publisher = Publisher(learner, pool, probe, recipe.rollout.temperature, recipe.gap_bound(placement.device))
+    publisher.publish(0)
+    publisher.verify()
+    running = session.Session(
+        loaded=loaded,
+        folder=RunFolder(folder),
+        model=model,
+        progress=progress,
+        algorithm=loaded.build_algorithm(),
+        train=train,
+        held_out=held_out,
+        learner=learner,
+        pool=pool,
+        publisher=publisher,
+    )
+    metrics = MetricsWriter(folder)
+    try:
+        yield Controller(running, metrics, RolloutWriter(folder, lambda ids: [], 0))
+    finally:
+        metrics.close()
+        learner.close()
 
 
 @dataclass(slots=True)
@@ -95,34 +130,6 @@ class OneEngine:
         self._pool = pool
         self._progress = progress
 
-    @contextlib.contextmanager
-    def controller(self, loaded: LoadedRecipe, model: Path, folder: Path) -> Iterator[Controller]:
-        """A controller whose policy starts from the weights in ``model``."""
-        recipe, placement = loaded.recipe, place(loaded.recipe)
-        train, held_out = load_tasks(loaded)
-        learner: Any = LocalLearner(loaded, model, placement)
-        probe = probe_tokens(learner.vocabulary, recipe.seed)
-        bound = recipe.gap_bound(placement.device)
-        publisher = Publisher(learner, self._pool, probe, recipe.rollout.temperature, bound)
-        publisher.publish(0)
-        publisher.verify()
-        running = session.Session(
-            loaded=loaded,
-            folder=RunFolder(folder),
-            model=model,
-            progress=self._progress,
-            algorithm=loaded.build_algorithm(),
-            train=train,
-            held_out=held_out,
-            learner=learner,
-            pool=self._pool,
-            publisher=publisher,
-        )
-        try:
-            yield Controller(running, MetricsWriter(folder), RolloutWriter(folder, lambda ids: [], 0))
-        finally:
-            learner.close()
-
     def run(
         self,
         loaded: LoadedRecipe,
@@ -134,7 +141,10 @@ class OneEngine:
         """All steps of the recipe, or as many as fit into ``seconds``, evaluated every ``eval.every`` steps and at both
         ends, where ``before`` and ``after`` are called."""
         steps, started = loaded.recipe.steps, time.monotonic()
-        with tempfile.TemporaryDirectory() as name, self.controller(loaded, model, Path(name)) as controller:
+        with (
+            tempfile.TemporaryDirectory() as name,
+            local_run(loaded, model, Path(name), self._pool, self._progress) as controller,
+        ):
             evaluations, measured = [(0, controller.evaluate().success)], [before()]
             for step in range(steps):
                 controller.step(step)
