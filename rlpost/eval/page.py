@@ -19,7 +19,7 @@ from rlpost.report.page import assemble
 from rlpost.report.summary import duration
 
 STYLES = ("page.css", "rollouts.css", "eval.css")
-SCRIPTS = ("dom.js", "scales.js", "theme.js", "eval.js")
+SCRIPTS = ("dom.js", "scales.js", "theme.js", "list.js", "eval.js")
 MAX_SAMPLES = 20_000
 MAX_CHARACTERS = 24_000_000
 

@@ -27,7 +27,7 @@ from rlpost.report.result import Evaluation
 from rlpost.report.summary import duration, outcome, read_recipe, recipe_chips, status
 
 STYLES = ("page.css", "rollouts.css")
-SCRIPTS = ("dom.js", "scales.js", "theme.js", "charts.js", "head.js", "tokens.js", "rollouts.js", "main.js")
+SCRIPTS = ("dom.js", "scales.js", "theme.js", "charts.js", "head.js", "tokens.js", "list.js", "rollouts.js", "main.js")
 """In this order; together they are one script."""
 
 

@@ -113,17 +113,6 @@ function applyFilter() {
   choose(0);
 }
 
-function renderRows() {
-  const next = browser.found.slice(browser.rendered, browser.rendered + PAGE);
-  byId("list").append(...next.map((sample, i) => listRow(sample, browser.rendered + i)));
-  browser.rendered += next.length;
-}
-
-function growList() {
-  const list = byId("list");
-  if (browser.rendered < browser.found.length && list.scrollTop + list.clientHeight > list.scrollHeight - 600) renderRows();
-}
-
 function listRow(sample, position) {
   return h("div", { class: "row", role: "option", id: `row-${position}`, "aria-selected": "false", onclick: () => { choose(position); if (innerWidth <= 860) byId("detail").scrollIntoView(); } },
     verdict(sample), h("span", { class: "name" }, shown(sample.task)), h("span", { class: "num" }, sample.answer ? shown(sample.answer).slice(0, 14) : trimmed(sample.reward, 3)),

@@ -99,17 +99,6 @@ function applyFilter() {
   choose(0);
 }
 
-function renderRows() {
-  const next = browser.found.slice(browser.rendered, browser.rendered + PAGE);
-  byId("list").append(...next.map((rollout, i) => listRow(rollout, browser.rendered + i)));
-  browser.rendered += next.length;
-}
-
-function growList() {
-  const list = byId("list");
-  if (browser.rendered < browser.found.length && list.scrollTop + list.clientHeight > list.scrollHeight - 600) renderRows();
-}
-
 function verdict(rollout) {
   return h("span", { class: rollout.ok ? "solved" : "unsolved", role: "img", "aria-label": rollout.ok ? "solved" : "not solved" }, rollout.ok ? "✓" : "✗");
 }
