@@ -72,8 +72,8 @@ def overrides(args: argparse.Namespace) -> list[str]:
         f"steps={args.steps}",
         f"batch={{tasks: {args.tasks}, group_size: {args.group}}}",
         f"learner={{device: {args.device}, dtype: auto, max_tokens_per_pack: 32768, optimizer: {{lr: {args.lr}}}}}",
-        f"engine={{slots: 512, gpu_memory_utilization: 0.4, enforce_eager: {str(args.eager).lower()}"
-        + ("}" if cuda else ", kv_cache_gib: 0.5, threads: 1}"),
+        f"engine={{slots: 512, gpu_memory_utilization: 0.2, enforce_eager: {str(args.eager).lower()}, "
+        + ("kv_cache_gib: 8}" if cuda else "kv_cache_gib: 0.5, threads: 1}"),
         f"eval={{episodes: {256 if cuda else 16}, every: {max(1, args.steps // 15)}, greedy: false}}",
         # The probe's tokens are random, so unlikely that bf16 alone puts 0.05 to 0.1 nats between two scorers.
         f"sync={{gap_bound: {0.3 if cuda else 0.001}}}",
