@@ -210,7 +210,8 @@ def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[st
     """The engine for the kind of model that the algorithm trains, and the options that only it takes."""
     recipe = loaded.recipe
     if recipe.diffusion is None:
-        return Plugin("rollout.vllm.engine:VllmEngine"), {"config": recipe.engine}
+        own_process = placement.device == "cuda" and not recipe.deterministic
+        return Plugin("rollout.vllm.engine:VllmEngine"), {"config": recipe.engine, "own_process": own_process}
     return Plugin("rollout.diffusion.engine:DiffusionEngine"), {
         "config": recipe.diffusion,
         "dtype": recipe.engine.compute_dtype(placement.device),

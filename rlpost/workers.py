@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import ray
 
 from rlpost.faults import RunError, last_log_lines
 from rollout.specs import EpisodeSpec, Summary, WorkerSetup
+from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker
 
 MAX_RESTARTS = 3
@@ -30,6 +32,15 @@ class RolloutActor(RolloutWorker):
     async def ready(self) -> int:
         """Answers, with the process id, once the engine is up."""
         return os.getpid()
+
+    async def run(self, spec: EpisodeSpec) -> tuple[Summary, Trajectory]:
+        """As of a rollout worker. An engine that lived in a process of its own and lost it takes the actor along: the
+        pool starts both anew, and the episode is played again."""
+        answer = await super().run(spec)
+        if self.engine_lost:
+            print(answer[0].error, file=sys.stderr, flush=True)
+            os._exit(1)
+        return answer
 
 
 @dataclass(slots=True, eq=False)

@@ -27,6 +27,18 @@ class ChatError(ValueError):
     """The tokenizer cannot be loaded, or has no usable chat template; the message says what to do."""
 
 
+class StopCheck:
+    """Whether sampled ids have come to one of the texts ``stop`` within their last ``END_STRIDE`` tokens."""
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        self._reach = END_STRIDE + max(len(text.encode()) for text in stop)  # a token is at least a byte
+
+    def __call__(self, token_ids: Sequence[int]) -> bool:
+        tail = str(self._tokenizer.decode(list(token_ids[-self._reach :]), clean_up_tokenization_spaces=False))
+        return any(text in tail for text in self._stop)
+
+
 class ChatFormat:
     """What both formats share; a subclass says how messages become one text.
 
@@ -42,7 +54,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._observation_tokens = observation_tokens
         self._openings: dict[tuple[tuple[str, str], ...], list[int]] = {}
-        self._checks: dict[tuple[str, ...], Callable[[Sequence[int]], bool]] = {}
+        self._checks: dict[tuple[str, ...], StopCheck] = {}
         self._backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         if self._backend is not None:  # limits that a tokenizer file brings along
             self._backend.no_truncation()
@@ -106,18 +118,9 @@ class ChatFormat:
         if not stop:
             return None
         if tuple(stop) not in self._checks:
-            self._checks[tuple(stop)] = self._new_stop_check(tuple(stop))
+            # A copy of the tokenizer: it is asked on another thread, or in another process, than this format.
+            self._checks[tuple(stop)] = StopCheck(copy.deepcopy(self._tokenizer), tuple(stop))
         return self._checks[tuple(stop)]
-
-    def _new_stop_check(self, stop: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
-        tokenizer = copy.deepcopy(self._tokenizer)  # it is asked on another thread than this format
-        reach = END_STRIDE + max(len(text.encode()) for text in stop)  # a token is at least a byte
-
-        def ends(token_ids: Sequence[int]) -> bool:
-            tail = str(tokenizer.decode(list(token_ids[-reach:]), clean_up_tokenization_spaces=False))
-            return any(text in tail for text in stop)
-
-        return ends
 
     def shorten(self, observation: str) -> str:
         """The observation, cut to the budget."""

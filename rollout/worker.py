@@ -138,6 +138,11 @@ class RolloutWorker:
         finally:
             self._gate.leave()
 
+    @property
+    def engine_lost(self) -> bool:
+        """Whether the engine's own process ended unasked, where it has one."""
+        return bool(getattr(self._engine, "lost", False))
+
     async def begin(self, count: int) -> None:
         """Deterministic mode: ``count`` episodes of a step follow. Nothing to do for an engine without lock-step."""
         if self._setup.deterministic and isinstance(self._engine, LockStepEngine):

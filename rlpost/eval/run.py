@@ -132,6 +132,7 @@ def _workers(
             "seed": settings.seed,
             "version": 0,
             "seeded": settings.deterministic,
+            "own_process": gpus > 0 and not settings.deterministic,
         },
         trust_remote_code=settings.trust_remote_code,
         settings=wanted,

@@ -1,7 +1,7 @@
-"""vLLM as an Engine: requests from asyncio, sampled by an in-process vLLM on a thread of its own.
+"""vLLM as an Engine: requests from asyncio, sampled by vLLM on a thread of its own, here or in another process.
 
-It checks what it is asked before vLLM sees it, since vLLM answers a bad token id by dying. Left out: text, top-p and
-the like (training is only right for the distribution sampled from), and processes (the worker's actor is one).
+It checks what it is asked before vLLM sees it, since vLLM answers a bad token id by dying. Left out: text, and top-p
+and the like (training is only right for the distribution sampled from).
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rollout.parameters import ModelParameters
 from rollout.vllm.config import VllmConfig
-from rollout.vllm.core import VllmCore
-from rollout.vllm.loop import StepLoop
+from rollout.vllm.process import LoopProcess, LoopSetup
 from rollout.weight_update import WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01
@@ -21,9 +20,9 @@ LOWEST_TEMPERATURE = 0.01
 
 
 class VllmEngine:
-    """One vLLM engine in this process; implements ``rollout.engine.Engine``.
+    """One vLLM engine, in this process or in one of its own; implements ``rollout.engine.Engine``.
 
-    The variables of ``engine_environment`` must be set before this module is imported. A weight update takes effect
+    The variables of ``engine_environment`` must be set before this process imports vllm. A weight update takes effect
     between two engine steps: running requests keep the tokens they have, their cache is computed anew with the new
     weights, and ``Sample.versions`` says which weights sampled which token.
 
@@ -37,6 +36,8 @@ class VllmEngine:
         transport: how weights will come: "object_store", or "ipc" from a process on the same GPU.
         version: policy version of the weights in ``model``, -1 where that is not known.
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
+        own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
+            wait for this process's Python; on a CPU both want the same cores.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -53,16 +54,22 @@ class VllmEngine:
         transport: str = "object_store",
         version: int = -1,
         seeded: bool | None = None,
+        own_process: bool = False,
     ) -> None:
         self._max_context = max_context
         self._transport = transport
-        self._loop = StepLoop(
-            lambda: VllmCore(model, config, max_context, seed, transport, deterministic if seeded is None else seeded),
-            slots=config.slots,
-            stop_token_ids=stop_token_ids,
-            version=version,
-            lock_step=deterministic,
+        setup = LoopSetup(
+            model,
+            config,
+            max_context,
+            tuple(stop_token_ids),
+            seed,
+            deterministic,
+            transport,
+            version,
+            deterministic if seeded is None else seeded,
         )
+        self._loop = LoopProcess(setup) if own_process else setup.build()
         self._parameters = ModelParameters.of(model)
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 
@@ -70,6 +77,11 @@ class VllmEngine:
     def version(self) -> int:
         """Version of the weights in use."""
         return self._loop.version
+
+    @property
+    def lost(self) -> bool:
+        """Whether the engine's own process ended unasked; nothing but a new engine helps."""
+        return self._loop.lost
 
     async def generate(self, request: SampleRequest) -> Sample:
         """Sample one request to its end. Cancelling the call aborts the request.
@@ -98,9 +110,9 @@ class VllmEngine:
                 f"{what}: its context has {len(token_ids)} tokens; it must have at least 1 and leave room for one more "
                 f"within rollout.max_context = {self._max_context}"
             )
-        if not 0 <= min(token_ids) <= max(token_ids) < self._loop.core.vocabulary:
-            wrong = next(token for token in token_ids if not 0 <= token < self._loop.core.vocabulary)
-            raise EngineError(f"{what}: token id {wrong} is not in the model's {self._loop.core.vocabulary} tokens")
+        if not 0 <= min(token_ids) <= max(token_ids) < self._loop.vocabulary:
+            wrong = next(token for token in token_ids if not 0 <= token < self._loop.vocabulary)
+            raise EngineError(f"{what}: token id {wrong} is not in the model's {self._loop.vocabulary} tokens")
 
     def abort(self, request_id: str) -> None:
         """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
@@ -161,18 +173,7 @@ class VllmEngine:
         """Totals since the start: sampled tokens, engine steps and the seconds they took, prompt tokens and how many of
         them were found in the prefix cache; the requests running and waiting now; and of the last update of the weights
         the seconds it took, and those from its begin to the next token."""
-        loop = self._loop
-        return {
-            "tokens": float(loop.tokens),
-            "steps": float(loop.steps),
-            "step_s": loop.step_seconds,
-            "prompt_tokens": float(loop.prompt_tokens),
-            "cached_tokens": float(loop.cached_tokens),
-            "update_s": loop.update_seconds,
-            "pause_s": loop.pause_seconds,
-            "running": float(loop.running),
-            "waiting": float(loop.waiting),
-        }
+        return self._loop.stats()
 
     async def close(self) -> None:
         """Stop the engine and free its memory; requests in flight fail with EngineError."""

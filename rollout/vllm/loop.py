@@ -44,6 +44,9 @@ class StepLoop:
         EngineError: the core cannot be built.
     """
 
+    lost = False
+    """A loop in this process is not lost without it; see LoopProcess."""
+
     def __init__(
         self, build: Callable[[], VllmCore], slots: int, stop_token_ids: Sequence[int], version: int, lock_step: bool
     ) -> None:
@@ -111,14 +114,23 @@ class StepLoop:
         self._thread.join()
 
     @property
-    def running(self) -> int:
-        """Requests in the core."""
-        return len(self._running)
+    def vocabulary(self) -> int:
+        """Number of token ids the model knows."""
+        return self.core.vocabulary
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a slot."""
-        return len(self._waiting)
+    def stats(self) -> dict[str, float]:
+        """See VllmEngine.stats."""
+        return {
+            "tokens": float(self.tokens),
+            "steps": float(self.steps),
+            "step_s": self.step_seconds,
+            "prompt_tokens": float(self.prompt_tokens),
+            "cached_tokens": float(self.cached_tokens),
+            "update_s": self.update_seconds,
+            "pause_s": self.pause_seconds,
+            "running": float(len(self._running)),
+            "waiting": float(len(self._waiting)),
+        }
 
     def _post(self, command: Callable[[], None], future: Future[Any] | None = None) -> None:
         """Hand over a command. One that somebody waits for (``future``) raises where the engine is over."""
@@ -199,6 +211,7 @@ class StepLoop:
                 self._stop_token_ids,
                 logprobs=request.logprobs,
             )
+            sampling.sampled_by(self.version)
             self._running[core_id] = sampling
 
     def _step(self) -> None:
@@ -209,8 +222,9 @@ class StepLoop:
         if self._updated_at is not None and any(output.new_token_ids for output in outputs):
             self.pause_seconds = time.perf_counter() - self._updated_at
             self._updated_at = None
+        running = self._running
         for output in outputs:
-            sampling = self._running.get(output.request_id)
+            sampling = running.get(output.request_id)
             if sampling is not None:
                 self._deliver(sampling, output)
             elif output.request_id in self._probes:
@@ -221,9 +235,9 @@ class StepLoop:
         if output.prefill_stats is not None:
             self.prompt_tokens += output.prefill_stats.num_prompt_tokens
             self.cached_tokens += output.prefill_stats.num_cached_tokens
-        self.tokens += sampling.absorb(output, self.version)
+        self.tokens += sampling.absorb(output)
         if output.finish_reason is None:
-            if sampling.ended():
+            if sampling.request.ends is not None and sampling.ended():
                 self._drop(sampling.request.id).finish(stopped=True)
             return
         del self._running[output.request_id]
@@ -263,6 +277,8 @@ class StepLoop:
         self._core.load(update)
         self.update_seconds = time.perf_counter() - self._updated_at
         self.version = update.version
+        for sampling in self._running.values():
+            sampling.sampled_by(self.version)
         future.set_result(None)
 
     def _sleep(self, future: Future[None]) -> None:

@@ -9,32 +9,35 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from vllm.v1.engine import EngineCoreOutput
 
 from rollout.engine import END_STRIDE, EngineError, ProbeResult, Sample, SampleRequest
 
 
 class Sampling:
-    """One request and what was sampled for it. Versions are kept a token: weights may change under way."""
+    """One request and what was sampled for it. Kept as vLLM hands it over: this runs once a token."""
 
-    __slots__ = ("_logprobs", "_token_ids", "_versions", "future", "request")
+    __slots__ = ("_logprobs", "_spans", "_token_ids", "future", "request")
 
     def __init__(self, request: SampleRequest, future: Future[Sample]) -> None:
         self.request = request
         self.future = future
         self._token_ids: list[int] = []
-        self._logprobs: list[float] = []
-        self._versions: list[int] = []
+        self._logprobs: list[Any] = []
+        self._spans: list[tuple[int, int]] = []
 
-    def absorb(self, output: EngineCoreOutput, version: int) -> int:
-        """Add the tokens of one engine step, sampled by ``version``; how many they are."""
+    def sampled_by(self, version: int) -> None:
+        """The tokens from here on are of the weights ``version``: said at the start, and when weights change."""
+        self._spans.append((len(self._token_ids), version))
+
+    def absorb(self, output: EngineCoreOutput) -> int:
+        """Add the tokens of one engine step; how many they are."""
         new = output.new_token_ids
-        if new:
-            self._token_ids.extend(new)
-            if self.request.logprobs:
-                assert output.new_logprobs is not None, "vLLM gave a token without its log-probability"
-                self._logprobs.extend(sampled_logprobs(output))
-            self._versions.extend([version] * len(new))
+        self._token_ids += new
+        if self.request.logprobs and new:
+            assert output.new_logprobs is not None, "vLLM gave a token without its log-probability"
+            self._logprobs.append(output.new_logprobs.logprobs)
         return len(new)
 
     def ended(self) -> bool:
@@ -44,21 +47,29 @@ class Sampling:
 
     def finish(self, stopped: bool, aborted: bool = False) -> None:
         """Hand over the sample, or an EngineError where the model's output was not a distribution."""
-        count = len(self._token_ids)
-        logprobs = np.array(self._logprobs if self.request.logprobs else [np.nan] * count, dtype=np.float32)
+        logprobs = self._all_logprobs()
+        versions = np.full(len(self._token_ids), -1, dtype=np.int32)
+        for start, version in self._spans:
+            versions[start:] = version
         if self.request.logprobs and not np.isfinite(logprobs).all():
-            version = self._versions[-1]
+            version = versions[-1]
             self.fail(f"the model's log-probabilities are not finite at weights version {version}: training diverged")
             return
         self.future.set_result(
             Sample(
                 token_ids=np.array(self._token_ids, dtype=np.int32),
                 logprobs=logprobs,
-                versions=np.array(self._versions, dtype=np.int32),
+                versions=versions,
                 stopped=stopped,
                 aborted=aborted,
             )
         )
+
+    def _all_logprobs(self) -> NDArray[np.float32]:
+        """(n,) those of the sampled tokens, which vLLM puts first in each row; NaN where they were not asked for."""
+        if not self._logprobs:
+            return np.full(len(self._token_ids), np.nan, dtype=np.float32)
+        return np.concatenate(self._logprobs)[:, 0].astype(np.float32)
 
     def fail(self, why: str) -> None:
         """End the request with an EngineError that names it."""

@@ -175,13 +175,13 @@ def test_a_probe_does_not_wait_for_the_requests_that_run(vllm: Run) -> None:
 async def shared_prefix(engine: Any) -> tuple[float, float]:
     """Cached and prompt tokens added by three turns of one conversation, and by a probe of the same tokens."""
     await fresh_weights(engine)
-    loop = engine._loop
-    before = loop.prompt_tokens, loop.cached_tokens
+    before = engine.stats()
     for i, length in enumerate((70, 90, 110)):
         await engine.generate(SampleRequest(f"turn-{i}", [21] * length, 1))
-    cached = loop.cached_tokens - before[1]
+    turns = engine.stats()
     await engine.probe([[21] * 90], 1.0, 0)
-    return cached, loop.cached_tokens - before[1] - cached
+    name = "cached_tokens"
+    return turns[name] - before[name], engine.stats()[name] - turns[name]
 
 
 def test_turns_reuse_the_prefix_and_a_probe_does_not(vllm: Run) -> None:
