@@ -3,15 +3,18 @@
     python benchmarks/bgpo_memory.py --out runs/bgpo               # 135M parameters, response 512; about two minutes
     python benchmarks/bgpo_memory.py --out runs/bgpo --shape 1b
 
-What is counted is the most torch had allocated during the step, minus what was there before it (weights and optimizer
-state; a first step has run). Each sequence is a pack of its own. Writes memory.json and memory.md. On a CPU the same is
-a test by tensor accounting (tests/learner/test_diffusion.py). Left out: engines.
+What is counted is the most torch had allocated during a step, minus what was there before it (weights and optimizer
+state; a first step has run). Each sequence is a pack of its own. How many tokens of a copy are masked, and so scored,
+is drawn; so that each n_t may draw its heaviest copy, smaller ones run more steps: ``--copies`` of a response in all.
+Writes memory.json and memory.md. On a CPU the same is a test by tensor accounting (tests/learner/test_diffusion.py).
+Left out: engines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -60,11 +63,12 @@ def rollouts(responses: int, prompt: int, length: int, step: int) -> StepBatch:
         for sample in [Sample(rng.integers(0, 250, length).astype(np.int32), nothing, np.zeros(length, np.int32), True)]
     ]
     advantages = np.where(np.arange(responses) % 2, 1.0, -1.0)
-    return StepBatch(made, advantages, np.zeros(responses, np.int64), step, 2, responses, prompt + length)
+    zeros = np.zeros(responses, np.int64)
+    return StepBatch(made, advantages, zeros, step, 2, responses, prompt + length, seed=step)
 
 
 def peak(folder: Path, name: str, n_t: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Bytes beyond what was resident, and seconds, of the second step; None where memory ran out."""
+    """GiB beyond what was resident, and median seconds, over steps after the first; no number where memory ran out."""
     config = LearnerConfig(
         device=options.device, max_tokens_per_pack=2, optimizer=OptimizerConfig(lr=1e-6), gradient_checkpointing=False
     )
@@ -77,12 +81,16 @@ def peak(folder: Path, name: str, n_t: int, options: argparse.Namespace) -> dict
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             row["resident_gib"] = torch.cuda.memory_allocated() / 2**30
-        started = time.perf_counter()
-        learner.learn(rollouts(options.responses, options.prompt, options.length, 1))
+        seconds = []
+        for step in range(max(1, options.copies // n_t)):
+            started = time.perf_counter()
+            learner.learn(rollouts(options.responses, options.prompt, options.length, 1 + step))
+            if cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        row["step_s"] = statistics.median(seconds)
         if cuda:
-            torch.cuda.synchronize()
             row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 - row["resident_gib"]
-        row["step_s"] = time.perf_counter() - started
     except torch.OutOfMemoryError:
         row["peak_gib"] = "out of memory"
     learner.close()
@@ -114,9 +122,10 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--n-t", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--copies", type=int, default=64, help="copies of a response measured for each n_t")
     options = parser.parse_args()
     if options.tiny:
-        options.shape, options.length, options.n_t = "tiny", 32, [1, 4]
+        options.shape, options.length, options.n_t, options.copies = "tiny", 32, [1, 4], 4
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = model_folder(options.shape, Path(place))

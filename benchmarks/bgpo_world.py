@@ -64,7 +64,6 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse, and make ready to run."""
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision("high")
     options.out.mkdir(parents=True, exist_ok=True)
     return options
 
