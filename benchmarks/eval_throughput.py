@@ -1,20 +1,27 @@
 """``rlpost eval`` on GSM8K beside vLLM's own ``LLM.generate`` on the same requests: tokens a second, and their ratio.
 
-    python benchmarks/eval_throughput.py --data test.jsonl --out DIR                     # one GPU, under 5 minutes
+    python benchmarks/eval_throughput.py --data test.jsonl --out DIR --limit 320         # one GPU, under 6 minutes
     python benchmarks/eval_throughput.py --data test.jsonl --out DIR --device cpu --tiny
 
 The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on the questions, so nothing is
-downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. Both sides get the same prompts as token
-ids, as many slots and as much memory, in processes of their own, one after the other. Timed: from the first request to
-the last answer; ours is judged by math-verify and written to disk within that time, vLLM's is not. vLLM runs as it does
-by default (engine in a process of its own) and, with ``--in-process``, in one. Seeds: on a GPU no request has one (it
-would cost a kernel launch a request and step); ``--seeded`` gives both sides one. Left out: models that stop by
-themselves.
+downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. All get the same prompts as token ids, as
+many slots and as much memory, in processes of their own, one after the other:
+
+- ``eval``: ``rlpost eval`` as it is (on a GPU vLLM then has a process of its own);
+- ``vllm``: ``LLM.generate`` as it is (its engine has a process of its own), ``--repeats`` times in one engine;
+- ``other``: ``rlpost eval`` with the engine in the worker's process on a GPU, out of it on a CPU;
+- ``unjudged``: ``rlpost eval`` with a reward that looks at nothing.
+
+Timed: from the first request to the last answer; ours is judged by math-verify and written to disk within that time,
+vLLM's is not. The report is written anew after each, and none is begun that ``--budget-s`` has no time for. Seeds: on a
+GPU no request has one (it would cost a kernel launch a request and step); ``--seeded`` gives both sides one. Left out:
+models that stop by themselves.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -24,14 +31,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rollout.vllm.engine import VllmEngine
+
+ROOT = Path(__file__).resolve().parents[1]
 SHAPE = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
 SHAPE |= {"intermediate_size": 4864, "vocab_size": 151_936}
 TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
 TINY |= {"intermediate_size": 256, "vocab_size": 8192}
-
+ELSEWHERE = "--elsewhere"
 
 PEER_S = 210
 """Seconds a peer may take, start included; a second engine process that hangs must not take the machine's time."""
@@ -47,11 +56,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, help="default 256, tiny 64")
     parser.add_argument("--slots", type=int, help="requests sampled at once; default 256, tiny 32")
-    parser.add_argument("--in-process", action="store_true", help="also run vLLM without its second process")
+    parser.add_argument("--contestants", default="eval,vllm,other,unjudged", help="which, in this order")
+    parser.add_argument("--budget-s", type=float, default=570.0, help="seconds for all of them")
     parser.add_argument("--seeded", action="store_true", help="a seed a request on both sides, on a GPU too")
     parser.add_argument("--repeats", type=int, default=2, help="runs of LLM.generate in one engine; of ours one")
-    parser.add_argument("--unjudged", action="store_true", help="also ours with a reward that does nothing")
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    if sys.argv[1:2] == [ELSEWHERE]:
+        _evaluate_elsewhere(sys.argv[2:])
+        return
     given = parser.parse_args()
     given.limit = given.limit or (24 if given.tiny else 400)
     given.max_new_tokens = given.max_new_tokens or (64 if given.tiny else 256)
@@ -63,16 +75,34 @@ def main() -> None:
     model = given.out / "model"
     if not model.exists():
         _build_model(model, given)
-    rows = [_ours(given, model, "gsm8k")]
-    if given.unjudged:
-        rows.append(_ours(given, model, _unjudged(given)))
-    peers = _run_peer(given, "vllm", {})
-    if given.in_process or not peers:
-        peers += _run_peer(given, "vllm in process", {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
-    if not peers:
-        raise SystemExit(f"no run of vLLM's own came to an end; ours: {rows}")
-    rows += peers
-    _report(given, rows)
+    rows: list[dict[str, Any]] = []
+    began = longest = time.monotonic()
+    for name in given.contestants.split(","):
+        if rows and time.monotonic() + longest > began + given.budget_s:
+            print(f"no time left for '{name}'", flush=True)
+            continue
+        start = time.monotonic()
+        rows += _run_peer(given) if name == "vllm" else [_ours(given, model, name)]
+        longest = time.monotonic() - start
+        _report(given, rows)
+
+
+class OtherProcess(VllmEngine):
+    """The engine in the worker's process where it would have its own, and the other way round."""
+
+    def __init__(self, own_process: bool, **options: Any) -> None:
+        super().__init__(own_process=not own_process, **options)
+
+
+def _evaluate_elsewhere(words: list[str]) -> None:
+    """``rlpost eval`` with OtherProcess."""
+    from reward.plugins import Plugin
+    from rlpost import cli
+    from rlpost.eval import run
+
+    run.evaluate = functools.partial(run.evaluate, engine=Plugin("benchmarks.eval_throughput:OtherProcess"))
+    sys.argv = ["rlpost", "eval", *words]
+    cli.main()
 
 
 def _build_model(folder: Path, given: argparse.Namespace) -> None:
@@ -123,31 +153,33 @@ def _unjudged(given: argparse.Namespace) -> str:
     return str(path.resolve())
 
 
-def _ours(given: argparse.Namespace, model: Path, bench: str) -> dict[str, Any]:
-    name = Path(bench).stem
-    out = given.out / ("eval" if name == "gsm8k" else name)
+def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, Any]:
+    bench = _unjudged(given) if contestant == "unjudged" else "gsm8k"
+    name, out = Path(bench).stem, given.out / contestant
     subprocess.run(["rm", "-rf", str(out)], check=True)
-    command = [sys.executable, "-m", "rlpost.cli", "eval", str(model), "--bench", bench, "--n", str(given.n)]
-    command += ["--limit", str(given.limit), "--max-new-tokens", str(given.max_new_tokens), "--out", str(out)]
-    command += [
-        "--data",
-        f"{name}={given.data.resolve()}",
-        f"engine.slots={given.slots}",
-        f"engine.dtype={_dtype(given)}",
-    ]
-    command += ["engine.gpu_memory_utilization=0.6", "temperature=1.0"]
+    words = [str(model), "--bench", bench, "--n", str(given.n), "--limit", str(given.limit), "--out", str(out)]
+    words += ["--max-new-tokens", str(given.max_new_tokens), "--data", f"{name}={given.data.resolve()}"]
+    words += [f"engine.slots={given.slots}", f"engine.dtype={_dtype(given)}", "engine.gpu_memory_utilization=0.6"]
+    words.append("temperature=1.0")
     if given.device == "cpu":
-        command += ["engine.kv_cache_gib=0.5", "engine.threads=1"]
+        words += ["engine.kv_cache_gib=0.5", "engine.threads=1"]
     if given.seeded:
-        command.append("deterministic=true")
+        words.append("deterministic=true")
+    command = ["-m", "rlpost.cli", "eval"] if contestant != "other" else [str(Path(__file__).resolve()), ELSEWHERE]
     began = time.monotonic()
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": _path()}, check=True)
+    environment = {**os.environ, "PYTHONPATH": _path()}
+    subprocess.run([sys.executable, *command, *words], cwd=ROOT, env=environment, check=True)
     results = json.loads((out / "results.json").read_text())
     found = results["benchmarks"][name]
     assert found["failed"] == 0.0, found
     whole = time.monotonic() - began
-    label = "rlpost eval" if name == "gsm8k" else "rlpost eval, unjudged"
-    return _row(label, results["samples_played"], found["tokens"], results["wall_s"], whole)
+    return _row(_label(given, contestant), results["samples_played"], found["tokens"], results["wall_s"], whole)
+
+
+def _label(given: argparse.Namespace, contestant: str) -> str:
+    own = (given.device == "cuda" and not given.seeded) != (contestant == "other")
+    where = "engine in its own process" if own else "engine in the worker's process"
+    return f"rlpost eval, {where}{', unjudged' if contestant == 'unjudged' else ''}"
 
 
 def _row(name: str, requests: int, tokens: int, seconds: float, whole_s: float) -> dict[str, Any]:
@@ -165,21 +197,21 @@ def _path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _run_peer(given: argparse.Namespace, name: str, variables: dict[str, str]) -> list[dict[str, Any]]:
+def _run_peer(given: argparse.Namespace) -> list[dict[str, Any]]:
     from rollout.vllm.config import VllmConfig, engine_environment
 
     environment = {**os.environ, **engine_environment(VllmConfig(threads=1), given.device), "PYTHONPATH": _path()}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer", name]
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer"]
     began = time.monotonic()
-    process = subprocess.Popen(command, env={**environment, **variables}, start_new_session=True)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait(PEER_S)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # with the engine's own process, which would keep the GPU's memory
         code = process.wait()
     if code != 0:
-        print(f"{name}: ended with {code}", flush=True)
+        print(f"LLM.generate: ended with {code}", flush=True)
         return []
     rows: list[dict[str, Any]] = json.loads((given.out / "peer.json").read_text())
     return [{**row, "with_start_s": round(time.monotonic() - began, 1)} for row in rows]
@@ -222,29 +254,28 @@ def _peer(given: argparse.Namespace) -> None:
         outputs = llm.generate(prompts, sampling, use_tqdm=False)
         seconds = time.monotonic() - began
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-        rows.append(_row(f"{given.peer}, run {number + 1}", len(outputs), tokens, seconds, 0.0))
+        rows.append(_row(f"LLM.generate, run {number + 1}", len(outputs), tokens, seconds, 0.0))
         llm.reset_prefix_cache()
     (given.out / "peer.json").write_text(json.dumps(rows))
 
 
 def _report(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    best = max(row["tokens_per_s"] for row in rows if row["name"].startswith("vllm"))
-    ratio = rows[0]["tokens_per_s"] / best
-    for row in rows:
-        row["to_fastest_vllm"] = round(row["tokens_per_s"] / best, 3)
+    peers = [row["tokens_per_s"] for row in rows if row["name"].startswith("LLM")]
+    for row in rows if peers else ():
+        row["to_first_vllm"] = round(row["tokens_per_s"] / peers[0], 3)
+        row["to_fastest_vllm"] = round(row["tokens_per_s"] / max(peers), 3)
     settings = {key: str(value) for key, value in vars(given).items() if key != "peer"}
-    content = {"ratio_to_fastest_peer": round(ratio, 4), "rows": rows, "settings": settings, "machine": _machine(given)}
+    content = {"rows": rows, "settings": settings, "machine": _machine(given)}
     (given.out / "eval_throughput.json").write_text(json.dumps(content, indent=1))
-    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s | to the fastest vLLM |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s | to the first vLLM | to the fastest |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     lines += [
         "| " + " | ".join(f"{value:,}" if isinstance(value, int | float) else value for value in row.values()) + " |"
         for row in rows
     ]
-    lines.append(f"\nrlpost eval / fastest vLLM: {ratio:.3f} ({_machine(given)})")
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, f"\n{_machine(given)}", ""])
     (given.out / "eval_throughput.md").write_text(text)
-    print(text)
+    print(text, flush=True)
 
 
 def _machine(given: argparse.Namespace) -> str:
