@@ -143,14 +143,16 @@ def _plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progres
     model: Any = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
     torch.manual_seed(recipe.seed)
-    began = time.monotonic()
+    batches: list[Any] = []
+    size, began = config.batch_size, time.monotonic()
     for step in range(config.steps):
         optimizer.param_groups[0]["lr"] = config.lr * min(
             1.0, 20 * (step + 1) / config.steps, 2 - 2 * step / config.steps
         )
-        some = sorted(
-            (train[i] for i in torch.randint(len(train), (config.batch_size,))), key=lambda c: len(c.input_ids)
-        )
+        if not batches:  # eight at a time, each of conversations about as long: half of the work would be padding
+            drawn = sorted((train[i] for i in torch.randint(len(train), (8 * size,))), key=lambda c: len(c.input_ids))
+            batches = [drawn[i * size : (i + 1) * size] for i in torch.randperm(8).tolist()]
+        some = batches.pop()
         longest = len(some[-1].input_ids)
         ids = torch.tensor([c.input_ids + [0] * (longest - len(c.input_ids)) for c in some])
         labels = torch.tensor([c.labels + [IGNORED] * (longest - len(c.labels)) for c in some])
@@ -160,7 +162,7 @@ def _plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progres
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 100 == 0:
             reached = accuracy(model, checks)
             print(f"warm start {step + 1}: loss {loss.item():.3f}, accuracy {reached:.2f}", end=" ", flush=True)
             print(f"({time.monotonic() - began:.0f} s)", flush=True)

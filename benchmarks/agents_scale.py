@@ -54,47 +54,61 @@ class Thinking(Env):
 
 
 def speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Tokens a second: without delay, with delay, offline."""
+    """Tokens a second: without delay, with delay, offline. A part that fails says why and leaves the others."""
+    names = ("device", "slots", "episodes", "turns", "tokens", "seconds")
+    found: dict[str, Any] = {name: getattr(args, name) for name in names}
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or str(_build(Path(folder)))
-        plain, requests = _in_child(args, model, ["--seconds", "0"])
-        delayed, _ = _in_child(args, model, ["--seconds", str(args.seconds)])
         listed = Path(folder) / "requests.json"
-        listed.write_text(json.dumps(requests))
-        offline, _ = _in_child(args, model, ["--offline", str(listed)])
-    return {
-        "slots": args.slots,
-        "episodes": args.episodes,
-        "turns": args.turns,
-        "tokens_a_turn": args.tokens,
-        "sleep_s": args.seconds,
-        "without_delay": plain,
-        "with_delay": delayed,
-        "offline": offline,
-        "delay_ratio": delayed["tokens_per_s"] / plain["tokens_per_s"],
-        "offline_ratio": plain["tokens_per_s"] / offline["tokens_per_s"],
-    }
+        for part, more in (
+            ("without_delay", ["--seconds", "0"]),
+            ("with_delay", ["--seconds", str(args.seconds)]),
+            ("offline", ["--offline", str(listed)]),
+        ):
+            found[part], requests = _in_child(args, model, part, more)
+            if part == "without_delay":
+                listed.write_text(json.dumps(requests))
+            write(args, found)
+    rate = {part: found[part].get("tokens_per_s", float("nan")) for part in ("without_delay", "with_delay", "offline")}
+    found["delay_ratio"] = rate["with_delay"] / rate["without_delay"]
+    found["offline_ratio"] = rate["without_delay"] / rate["offline"]
+    return found
 
 
-def _in_child(args: argparse.Namespace, model: str, more: list[str]) -> tuple[dict[str, Any], list[Any]]:
-    """One engine in a process of its own; what it measured and the requests it served."""
+def _in_child(args: argparse.Namespace, model: str, part: str, more: list[str]) -> tuple[dict[str, Any], list[Any]]:
+    """One engine in a process of its own; what it measured and the requests it served. All it says is kept in a log
+    beside the results; the end of that is shown where it failed."""
     config = VllmConfig(slots=args.slots, threads=args.threads)
-    environment = {**os.environ, **engine_environment(config, args.device)}
-    with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [sys.executable, __file__, "--out", out.name, "child", "--model", model, "--device", args.device]
-        for name in ("slots", "episodes", "turns", "tokens", "threads"):
-            command += [f"--{name}", str(getattr(args, name))]
-        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"a child failed: {done.stderr[-3000:]}")
-        said = json.loads(Path(out.name).read_text())
+    environment = {**os.environ, **engine_environment(config, args.device), "VLLM_LOGGING_LEVEL": "INFO"}
+    log, out = args.out / f"agents_speed_{part}.log", args.out / f"agents_speed_{part}.json"
+    out.unlink(missing_ok=True)
+    command = [sys.executable, str(Path(__file__).resolve()), "--out", str(out), "child", "--model", model]
+    command += ["--device", args.device]
+    for name in ("slots", "episodes", "turns", "tokens", "threads"):
+        command += [f"--{name}", str(getattr(args, name))]
+    with log.open("w") as file:
+        done = subprocess.run([*command, *more], env=environment, stdout=file, stderr=file, check=False)
+    if done.returncode or not out.exists():
+        lines = log.read_text(errors="replace").splitlines()
+        print(f"{part}: its process ended with {done.returncode}; {log} ends:", *lines[-60:], sep="\n", flush=True)
+        return {"failed": lines[-1] if lines else f"exit {done.returncode}"}, []
+    said = json.loads(out.read_text())
+    out.unlink()
+    print(part, said["found"], flush=True)
     return said["found"], said["requests"]
+
+
+def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """What there is so far."""
+    (args.out / f"agents_{args.what}.json").write_text(json.dumps(found, indent=1))
 
 
 def child(args: argparse.Namespace) -> None:
     """Play, or generate offline; results to ``--out``."""
     found, requests = _offline(args) if args.offline else asyncio.run(_play(args))
     args.out.write_text(json.dumps({"found": found, "requests": requests}))
+    sys.stdout.flush()
+    os._exit(0)  # what is left of the engine has nothing more to say
 
 
 def _config(args: argparse.Namespace) -> VllmConfig:
@@ -260,14 +274,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="a turn may have")
     parser.add_argument("--seconds", type=float, default=2.0, help="longest sleep of a turn")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tiny", action="store_true", help="a dozen short episodes, to see that it runs")
     parser.add_argument("--offline", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.what == "child":
         child(args)
         return
-    found = memory(args) if args.what == "memory" else speed(args)
+    if args.tiny:
+        args.slots, args.episodes, args.tokens, args.seconds = 4, 12, 16, 0.2
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"agents_{args.what}.json").write_text(json.dumps(found, indent=1))
+    found = memory(args) if args.what == "memory" else speed(args)
+    write(args, found)
     print(json.dumps(found, indent=1))
 
 

@@ -31,7 +31,7 @@ class MiniErrands(Env):
     blocking: ClassVar[bool] = False  # an action takes a tenth of a millisecond
 
     def __init__(
-        self, task: Task, seed: int, expert_share: float = 0.3, difficulties: Sequence[int] | None = None
+        self, task: Task, seed: int, expert_share: float = 0.1, difficulties: Sequence[int] | None = None
     ) -> None:
         super().__init__(task, seed)
         data = task.data
@@ -60,7 +60,7 @@ class MiniErrands(Env):
 
     @classmethod
     def demonstrations(
-        cls, split: str, seed: int, count: int, expert_share: float = 0.3, **options: Any
+        cls, split: str, seed: int, count: int, expert_share: float = 0.1, **options: Any
     ) -> Sequence[Demonstration]:
         """Scripted conversations: "train" of experts and careless clerks; "check" of experts, about other names, up to
         the turn before the last, which copies something."""
@@ -102,8 +102,10 @@ class MiniErrands(Env):
 
 
 DIFFICULTY = {kind: build(kind, 0, 0, "train").difficulty for kind in KINDS}
-CARELESS = "ccpmrsslnndd"
-"""What a careless clerk does, as often as it stands here."""
+RIGHT, TOO_SOON = 0.25, 0.45
+"""How often a careless clerk does what comes next, and how often it says that the task is done."""
+LOOK_UPS, ACTS = ("c {0}", "s {0}", "n {0}", "r {0}"), ("p {0} 5", "m {1} hi", "l {0}", "a {0}")
+"""What else a careless clerk does: looks something up with the task's name, or does something with the last answer."""
 
 
 def _play(task: MiniTask, draw: random.Random, expert: bool, whole: bool) -> list[Message]:
@@ -111,21 +113,25 @@ def _play(task: MiniTask, draw: random.Random, expert: bool, whole: bool) -> lis
     world = MiniWorld(task)
     messages: list[Message] = [{"role": "user", "content": task.instruction}]
     copies = max(place for place, step in enumerate(task.solution) if "{" in step)
-    answer = ""
+    place, answer = 0, "-"
     for turn in range(MAX_TURNS):
-        step = task.solution[min(turn, len(task.solution) - 1)]
-        words = [*answer.split(), "-", "-"]
-        text = step.format(*words) if expert or draw.random() < 0.5 else _careless(draw, task.instruction.split()[1])
+        right = expert or draw.random() < RIGHT
+        words = [*answer.split(), *answer.split()]
+        text = task.solution[place].format(*words) if right else _careless(draw, task, words)
         messages.append(Message(role="assistant", content=text))
         answer = world.act(text)
-        if world.completed or turn + 1 == MAX_TURNS or (not whole and turn == copies):
+        if world.completed or turn + 1 == MAX_TURNS or (not whole and place == copies):
             break
+        place += 1 if right else -("{" in task.solution[place])  # looked up again after a detour
         messages.append(Message(role="user", content=answer))
     world.close()
     return messages
 
 
-def _careless(draw: random.Random, name: str) -> str:
-    """A random command about the name in the task, used where it does not belong too."""
-    command = draw.choice(CARELESS)
-    return {"p": f"p {name} 5", "m": f"m {name} hi", "d": "d"}.get(command, f"{command} {name}")
+def _careless(draw: random.Random, task: MiniTask, words: Sequence[str]) -> str:
+    """What the clerk does who does not do what comes next; ``words``: the last answer, twice."""
+    if draw.random() < TOO_SOON / (1 - RIGHT):
+        return "d"
+    if words[0] in ("-", "?", "no", "ok"):
+        return draw.choice(LOOK_UPS).format(task.instruction.split()[1])
+    return draw.choice(ACTS).format(*words)

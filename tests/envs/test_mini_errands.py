@@ -7,7 +7,8 @@ import random
 import pytest
 
 from envs.base import EnvError, Score, Task
-from envs.errands.mini import USES, MiniErrands, _careless, _play
+from envs.errands import mini
+from envs.errands.mini import USES, MiniErrands, _play
 from envs.errands.mini_world import KINDS, POOLS, VARIANTS, MiniWorld, build
 
 
@@ -36,17 +37,18 @@ def test_every_task_is_solved_by_its_solution_and_not_by_nothing_or_damage(split
         world.close()
 
 
-def test_a_careless_clerk_hardly_ever_solves_a_task() -> None:
+@pytest.mark.parametrize(("right", "least", "most"), [(0.0, 0.0, 0.02), (mini.RIGHT, 0.05, 0.15)])
+def test_a_clerk_who_knows_nothing_solves_next_to_nothing_and_a_careless_one_a_tenth(
+    right: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini, "RIGHT", right)
     draw, solved = random.Random(1), 0
     tasks = list(MiniErrands.tasks("train", 0))
     for task in tasks:
-        env = MiniErrands(task, 0)
-        name = str(env.start()[0]["content"]).split()[1]
-        while not env.step(_careless(draw, name)).done:
-            pass
-        solved += env.score().solved
-        env.close()
-    assert solved <= len(tasks) // 100
+        data = task.data
+        messages = _play(build(data["kind"], data["use"], data["variant"], "train"), draw, False, True)
+        solved += play(task, *(str(m["content"]) for m in messages if m["role"] == "assistant"))[1].solved
+    assert least <= solved / len(tasks) <= most
 
 
 def test_splits_variants_and_difficulties() -> None:
