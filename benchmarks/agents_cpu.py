@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agents_runs import arguments, run_all, with_openmp
+from agents_runs import arguments, plain_warm_start, run_all, with_openmp
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_mini.yaml"
 METHODS = {
@@ -42,7 +42,7 @@ def main() -> None:
     overrides = ["learner.threads=1", "engine.threads=1", *(TINY if args.tiny else []), *args.set]
     if args.tiny:
         methods.pop("RFT", None)
-    run_all(RECIPE, overrides, methods, args, one_start=True)
+    run_all(RECIPE, overrides, methods, args, plain_warm_start)
 
 
 if __name__ == "__main__":

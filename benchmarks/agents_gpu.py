@@ -3,10 +3,11 @@
     python benchmarks/agents_gpu.py --model PATH.gguf --out DIR --minutes 25
     python benchmarks/agents_gpu.py --tiny --device cpu --out DIR             # to see that it runs
 
-The base model is warmed up on demonstrations of training scenarios (once a seed), then every method starts from it with
-the same rollout budget. It is evaluated on other variants of the training scenarios; ``table.md`` has TGC and SGC with
-95 % intervals. ``--unsafe`` runs the model's code without isolation, for hosts that give none. Left out: the ordering
-claim, which rests on agents_cpu.py's many seeds.
+The base model is warmed up once on demonstrations of training scenarios until it has half learned them; every run
+starts from it and has the same rollout budget. It is evaluated on other variants of the training scenarios;
+``table.md`` has TGC and SGC with 95 % intervals. Started again with the same ``--out`` it goes on where it was cut
+off. ``--unsafe`` runs the model's code without isolation, for hosts that give none. Left out: the ordering claim,
+which rests on agents_cpu.py's many seeds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from agents_runs import arguments, run_all, with_openmp
 
+from rlpost.session import first_model
+
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_loop.yaml"
 METHODS = {
     "LOOP token": ["algorithm={name: loop, epochs: 2, minibatches: 4}"],
@@ -24,16 +27,17 @@ METHODS = {
     "GRPO": ["algorithm={name: grpo}"],
 }
 SETTINGS = [
-    "steps=15",
-    "batch.tasks=16",
+    "steps=10",
+    "batch.tasks=12",
     "batch.group_size=8",
     "warm_start.steps=150",
+    "warm_start.stop_accuracy=0.4",
     "eval.episodes=216",
     "eval.every=0",
     "eval.greedy=false",
-    "rollout.max_turns=8",
-    "rollout.max_new_tokens=300",
-    "rollout.max_context=4096",
+    "rollout.max_turns=7",
+    "rollout.max_new_tokens=200",
+    "rollout.max_context=2560",
     "env.options.timeout_s=5.0",
 ]
 GPU = ["learner.device=cuda", "engine.slots=128", "engine.gpu_memory_utilization=0.35", "learner.lora=null"]
@@ -68,7 +72,7 @@ def main() -> None:
     overrides += ["env.options.unsafe=true"] if args.unsafe else []
     overrides += TINY if args.tiny else []
     methods = {name: METHODS[name] for name in args.methods or METHODS}
-    run_all(RECIPE, [*overrides, *args.set], methods, args)
+    run_all(RECIPE, [*overrides, *args.set], methods, args, first_model)
 
 
 if __name__ == "__main__":

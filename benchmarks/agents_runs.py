@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from rlpost.placement import place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder
-from rlpost.session import first_model, start_workers
+from rlpost.session import start_workers
 from rlpost.workers import WorkerPool
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t, two-sided 95 %, by degrees of freedom."""
+WarmStart = Callable[[LoadedRecipe, RunFolder, Progress], Path]
 
 
 class Bench:
@@ -45,11 +46,11 @@ class Bench:
         recipe: of all runs.
         overrides: of all runs too.
         out: folder of the results and of one folder a run.
-        one_start: all seeds start from one warm-started model; else each has its own.
+        warm: makes the one model that all runs start from.
     """
 
-    def __init__(self, recipe: Path, overrides: list[str], out: Path, one_start: bool) -> None:
-        self._one_start = one_start
+    def __init__(self, recipe: Path, overrides: list[str], out: Path, warm: WarmStart) -> None:
+        self._warm = warm
         self._recipe, self._overrides, self.out = recipe, overrides, out
         self.results = out / "results.jsonl"
         self._pool: WorkerPool | None = None
@@ -63,11 +64,11 @@ class Bench:
         return Recipe.load(self._recipe, [*self._overrides, f"seed={seed}", *overrides])
 
     def run(self, method: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
-        """Train once from the seed's warm-started model, and note what came of it."""
+        """Train once from the warm-started model, and note what came of it."""
         loaded = self.load(seed, overrides)
         began = time.monotonic()
         with Progress(total_steps=loaded.recipe.steps) as progress:
-            model = self._model(loaded, seed, progress)
+            model = self._model(loaded, progress)
             folder = RunFolder(self.out / f"{method}-{seed}")
             folder.path.mkdir(parents=True, exist_ok=True)
             pool = self._workers(loaded, model, progress)
@@ -96,19 +97,16 @@ class Bench:
         result = controller.evaluate(greedy)
         return {"success": result.success, "reward": result.reward, **result.details}
 
-    def _model(self, loaded: LoadedRecipe, seed: int, progress: Progress) -> Path:
-        """The warm-started model, made once."""
-        folder = RunFolder(self.out / ("start" if self._one_start else f"start-{seed}"))
+    def _model(self, loaded: LoadedRecipe, progress: Progress) -> Path:
+        """The warm-started model, made once, by whichever process comes first."""
+        folder = RunFolder(self.out / "start")
         folder.path.mkdir(parents=True, exist_ok=True)
-        with (folder.path / "lock").open("w") as lock:  # another process may be making the same
+        ready = folder.path / "ready"
+        with (folder.path / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return self._made(folder, loaded, progress)
-
-    def _made(self, folder: RunFolder, loaded: LoadedRecipe, progress: Progress) -> Path:
-        if not (folder.path / "ready").exists():
-            warm = _plain_warm_start if self._one_start else first_model
-            (folder.path / "ready").write_text(str(warm(loaded, folder, progress)))
-        return Path((folder.path / "ready").read_text())
+            if not ready.exists():
+                ready.write_text(str(self._warm(loaded, folder, progress)))
+        return Path(ready.read_text())
 
     def _workers(self, loaded: LoadedRecipe, model: Path, progress: Progress) -> WorkerPool:
         if self._pool is None:
@@ -122,7 +120,7 @@ class Bench:
             self._pool.close()
 
 
-def _plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
+def plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
     """The warm start in a plain loop: for a model of a fraction of a million parameters on one shared core, several
     times faster than the trainer that the product uses. Same conversations, loss, schedule and end."""
     import torch
@@ -184,13 +182,13 @@ def cluster() -> Iterator[None]:
 
 
 def run_all(
-    recipe: Path, overrides: list[str], methods: dict[str, list[str]], args: argparse.Namespace, one_start: bool = False
+    recipe: Path, overrides: list[str], methods: dict[str, list[str]], args: argparse.Namespace, warm: WarmStart
 ) -> None:
     """Every method with every seed, seed by seed, until all is done or no further run fits into the time."""
     seeds, out, minutes = range(args.seeds), args.out, args.minutes
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
-    bench = Bench(recipe, overrides, out, one_start)
+    bench = Bench(recipe, overrides, out, warm)
     done = {(row["method"], row["seed"]) for row in bench.done()}
     left = [(method, seed) for seed in seeds for method in methods if (method, seed) not in done]
     longest = 0.0
