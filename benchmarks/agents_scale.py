@@ -112,8 +112,8 @@ def child(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace) -> VllmConfig:
-    dtype = "fp32" if args.device == "cpu" else "bf16"
-    return VllmConfig(dtype=dtype, slots=args.slots, threads=args.threads, kv_cache_gib=0.5)
+    dtype, cache = ("fp32", 0.5) if args.device == "cpu" else ("bf16", 8.0)
+    return VllmConfig(dtype=dtype, slots=args.slots, threads=args.threads, kv_cache_gib=cache)
 
 
 def _context(args: argparse.Namespace) -> int:
