@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -141,9 +142,8 @@ class Elbo(Grouped):
     def loss(self, views: PackedViews, constants: StepConstants) -> LossOutput:
         """``-sum_j objective_j / copies of the update``. Sums: ``kl_old`` (k3 over masked tokens), and as means over
         copies ``elbo`` and ``log_ratio`` (|d|); ``capped`` is the number of copies beyond ``max_log_ratio``."""
-        at = views.mask.nonzero().squeeze(1)
-        weight, view = views.extra["weight"][at], views.sequence[at]
-        change = views.logprobs[at] - views.old_logprobs[at]
+        weight, view = torch.where(views.mask, views.extra["weight"], 0.0), views.sequence
+        change = torch.where(views.mask, views.logprobs - views.old_logprobs, 0.0)
         d = elbo_terms(change, weight, view, views.sequences)
         loss = -self.objective(d, views, view_values(views.advantages, views)).sum() / constants.sequences
         of_copies = constants.tokens / constants.sequences  # sums are divided by tokens when they are logged
@@ -151,7 +151,7 @@ class Elbo(Grouped):
             loss,
             {
                 "kl_old": k3(change.detach()).sum(),
-                "elbo": elbo_terms(views.logprobs[at].detach(), weight, view, views.sequences).sum() * of_copies,
+                "elbo": elbo_terms(views.logprobs.detach(), weight, view, views.sequences).sum() * of_copies,
                 "log_ratio": d.detach().abs().sum() * of_copies,
                 "capped": (d.detach() > self.config.max_log_ratio).sum() * float(constants.tokens),
             },
@@ -170,6 +170,6 @@ def view_values(values: Tensor, views: PackedViews) -> Tensor:
 def response_mean(d: Tensor, views: PackedViews) -> Tensor:
     """(S,) values of copies -> (S,) the mean over all copies of the same response, at each of them."""
     assert views.response is not None, "the learner says which copies belong together"
-    size = int(views.response.max()) + 1
-    copies = sequence_sum(d.new_ones(views.sequences), views.response, size)
-    return (sequence_sum(d, views.response, size) / copies)[views.response]
+    count = views.sequences  # at least as many as there are responses
+    copies = sequence_sum(d.new_ones(count), views.response, count).clamp(min=1)
+    return (sequence_sum(d, views.response, count) / copies)[views.response]

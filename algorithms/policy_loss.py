@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from algorithms.base import AlgorithmError, LossOutput, Need, PackedViews, StepConstants
@@ -75,29 +76,35 @@ class PolicyGradient(Grouped):
         Raises:
             AlgorithmError: the KL or the entropy bonus is on and the views lack what it reads.
         """
-        config, denominator = self.config, self._denominator
-        counted = views.mask.nonzero().squeeze(1)
-        ratio = importance_ratio(views, config.ratio)[counted]
-        objective, clipped = clipped_objective(ratio, views.advantages[counted], config.clip, config.clip_high)
+        config, denominator, mask = self.config, self._denominator, views.mask
+
+        def counted(values: Tensor) -> Tensor:
+            """0 elsewhere, rather than the counted values alone: for their number the host would wait for a GPU."""
+            return torch.where(mask, values, 0.0)
+
+        ratio = importance_ratio(views, config.ratio)
+        objective, clipped = clipped_objective(ratio, counted(views.advantages), config.clip, config.clip_high)
         if views.offpolicy_weight is not None:
-            objective = objective * views.offpolicy_weight[counted]
-        weights = token_weights(views, constants, config.aggregate, denominator, config.ratio)[counted]
+            objective = objective * counted(views.offpolicy_weight)
+        weights = counted(token_weights(views, constants, config.aggregate, denominator, config.ratio))
         loss = -(weights * objective).sum()
         drift = log_ratio(views).detach()
         gain = selection_gain(constants, config.aggregate, denominator)
         sums = {
-            "clip_fraction": clipped.sum(dtype=drift.dtype),
-            "kl_old": k3(drift[counted]).sum(),
+            "clip_fraction": (clipped & mask).sum(dtype=drift.dtype),
+            "kl_old": counted(k3(drift)).sum(),
             "kl_old_k1": -drift.sum(),
-            "sequences_per_token": drift.new_tensor(views.sequences),
-            "selection_gain": drift.new_tensor(gain * len(counted)),
+            "sequences_per_token": drift.new_full((), views.sequences),
+            "selection_gain": gain * mask.sum(dtype=drift.dtype),
         }
         if config.kl > 0:
-            estimate = k3(_present(views.ref_logprobs, "kl", "ref_logprobs")[counted] - views.logprobs[counted])
+            reference = _present(views.ref_logprobs, "kl", "ref_logprobs")
+            estimate = k3(counted(reference - views.logprobs))
             loss = loss + config.kl * (weights * estimate).sum()
             sums["kl_ref"] = estimate.detach().sum()
         if config.entropy > 0:
-            loss = loss - config.entropy * (weights * _present(views.entropies, "entropy", "entropies")[counted]).sum()
+            entropies = counted(_present(views.entropies, "entropy", "entropies"))
+            loss = loss - config.entropy * (weights * entropies).sum()
         return LossOutput(loss, sums)
 
     @property

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from algorithms.base import Algorithm, StepConstants
+from algorithms.grpo import GRPO
+from algorithms.loop import Loop
 from rlpost.learner.attention import PackedLayout, packed_attention
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.logprobs import tiled_logprobs
 from rlpost.learner.packing import Pack
-from rlpost.learner.rows import Rows
 from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
+from rlpost.learner.views import FlatBatch
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -75,15 +78,21 @@ def test_long_sequences_give_the_numbers_of_the_variable_length_kernel(window: i
     torch.testing.assert_close(first, second, rtol=2e-2, atol=1e-2)
 
 
-def test_a_pack_is_computed_without_waiting_for_the_gpu(tmp_path: Path) -> None:
-    learner = Learner(setup(tiny_folder(tmp_path / "m", hidden=128), device="cuda", dtype="bf16"), algorithm=Clipped())
-    rows = Rows.of(learner.policy.reading, [np.arange(40, dtype=np.int32)] * 3, [np.ones(40, dtype=bool)] * 3)
+@pytest.mark.parametrize("algorithm", [GRPO(), Loop()])
+def test_packs_are_learned_from_without_waiting_for_the_gpu(algorithm: Algorithm, tmp_path: Path) -> None:
+    learner = Learner(setup(tiny_folder(tmp_path / "m", hidden=128), device="cuda", dtype="bf16"), algorithm=algorithm)
+    policy, made = learner.policy, batch(3)
+    views = [algorithm.views(one, np.random.default_rng(0)) for one in made.trajectories]
+    flat = FlatBatch.of(policy.reading, made.trajectories, views, made.advantages, policy.device)
     for mode in ("default", "error"):  # the first round compiles kernels and gathers weights
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            inputs = rows.inputs(Pack((0, 1, 2), 117), learner.policy)
-            logprobs, _ = learner.policy(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, 0.9)
-            logprobs.sum().backward()
+            pack = Pack((0, 1, 2), sum(flat.rows.lengths))
+            inputs = flat.rows.inputs(pack, policy)
+            logprobs, _ = policy(inputs.input_ids, inputs.layout, inputs.rows, inputs.targets, 0.9)
+            seen = flat.views(pack, inputs, logprobs, None, fresh=True)
+            output = algorithm.loss(seen, StepConstants(3, 20, 3, 64, 20))
+            output.loss.backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     learner.close()
