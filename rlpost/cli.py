@@ -155,7 +155,13 @@ def evaluate(
 
 
 @app.command()
-def explain(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = False) -> None:
+def explain(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of a node; default: this machine's")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="nodes with so many GPUs each")] = 1,
+) -> None:
     """Print every number that follows from a recipe, without starting anything."""
     with _faults_in_words():
         import tempfile
@@ -164,7 +170,7 @@ def explain(recipe: RecipePath, overrides: Overrides = None, smoke: Smoke = Fals
             loaded = _load(recipe, overrides, smoke, Path(scratch))
         from rlpost.explain import print_explanation
 
-        print_explanation(loaded)
+        print_explanation(loaded, None if gpus is None else [gpus] * nodes)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The Ray cluster a command runs on.
 
-Left out: which actor goes where (placement.py).
+Left out: which actor goes where (placement.py, seats.py).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ activations (they depend on the longest pack; the bound printed is the logits ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from algorithms.base import Algorithm
-from rlpost.placement import Placement, place
+from rlpost.placement import Placement, place, words
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 from rollout.vllm.config import CPU_CACHE_GIB
 
@@ -28,10 +29,10 @@ class Section:
     rows: list[tuple[str, str]]
 
 
-def print_explanation(loaded: LoadedRecipe) -> None:
-    """Print all sections to the terminal."""
+def print_explanation(loaded: LoadedRecipe, nodes: Sequence[int] | None = None) -> None:
+    """Print all sections to the terminal; ``nodes``: GPUs of each node, see ``place``."""
     console = Console()
-    for section in explain(loaded):
+    for section in explain(loaded, nodes):
         table = Table(title=section.title, title_justify="left", show_header=False, box=None, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
@@ -41,11 +42,11 @@ def print_explanation(loaded: LoadedRecipe) -> None:
         console.print()
 
 
-def explain(loaded: LoadedRecipe) -> list[Section]:
-    """What follows from a recipe."""
+def explain(loaded: LoadedRecipe, nodes: Sequence[int] | None = None) -> list[Section]:
+    """What follows from a recipe, on these nodes."""
     recipe, algorithm = loaded.recipe, loaded.build_algorithm()
     try:
-        placement: Placement | str = place(recipe, rollouts=loaded.has_rollouts)
+        placement: Placement | str = place(recipe, nodes, loaded.has_rollouts)
     except RecipeError as error:
         placement = str(error)
     if not loaded.has_rollouts:
@@ -196,19 +197,23 @@ def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[st
     if isinstance(placement, str):
         return [("refused", placement)]
     learner, rollout = recipe.learner, recipe.rollout
-    if placement.device == "cpu":
-        where = "CPU"
-        return [
-            ("learner", f"{learner.ranks} rank(s) on {where}"),
-            ("rollout workers", f"{rollout.workers} on {where}, {recipe.engine.slots} slots each"),
-            ("weights", "through Ray's object store"),
-        ]
-    return [
-        ("learner", f"{learner.ranks} rank(s) with {placement.learner_gpus:g} GPU each"),
-        (
-            "rollout workers",
-            f"{rollout.workers} with {placement.worker_gpus:g} GPU each, {recipe.engine.slots} slots each",
-        ),
-        ("weights", "by CUDA IPC on the shared GPU" if placement.transport == "ipc" else "through Ray's object store"),
-        ("GPUs here", str(placement.gpus_here)),
+    each = f"with {placement.learner_gpus:g} GPU each" if placement.bundles else "on CPU"
+    own = f"with {placement.worker_gpus:g} GPU each" if placement.bundles else "on CPU"
+    rows = [
+        ("learner", f"{learner.ranks} rank(s) {each}"),
+        ("rollout workers", f"{rollout.workers} {own}, {recipe.engine.slots} slots each"),
+        ("weights", TRANSPORTS[placement.transport]),
     ]
+    for node, gpus in enumerate(placement.nodes):
+        here = [bundle for bundle in placement.bundles if bundle.node == node]
+        free = gpus - sum(bundle.gpus for bundle in here)
+        said = [f"{'GPU' if bundle.gpus == 1 else f'{bundle.gpus} GPUs'}: {words(bundle)}" for bundle in here]
+        rows.append((f"node {node}, GPUs {gpus}", "; ".join([*said, *([f"{free} free"] if free else [])]) or "none"))
+    return rows
+
+
+TRANSPORTS = {
+    "object_store": "through Ray's object store",
+    "ipc": "by CUDA IPC on the shared GPU",
+    "nccl": "by NCCL broadcast from learner rank 0, layer by layer",
+}

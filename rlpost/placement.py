@@ -1,19 +1,40 @@
-"""Which actor goes where: Ray resources and environment variables of the learner and the workers, from the recipe.
+"""Which actor goes where: GPUs of each node, who sits on them, and how weights travel, from the recipe.
 
-Pure arithmetic on the recipe, so that ``rlpost explain`` can print it and a run can be refused before anything
-starts. Left out: several nodes (point ``cluster.address`` at a Ray cluster; Ray places the actors).
+Pure arithmetic on the recipe and the number of GPUs of each node, so that ``rlpost explain`` can print it and a run can
+be refused before anything starts; ``seats.reserve`` then asks Ray for exactly this. Left out: which of a node's GPUs
+(Ray picks), and moving actors while a run goes on.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rlpost.recipe import Recipe, RecipeError
 from rollout.vllm.config import CPU_HEAD_SIZES
+
+Transport = Literal["object_store", "ipc", "nccl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """GPUs of one node that are reserved together.
+
+    Attributes:
+        node: number of the node.
+        gpus: how many; one GPU may be shared by several actors.
+        ranks, workers: the learner ranks and rollout workers on them.
+    """
+
+    node: int
+    gpus: int
+    ranks: tuple[int, ...] = ()
+    workers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +43,19 @@ class Placement:
 
     Attributes:
         device: "cpu" or "cuda".
-        gpus_here: GPUs this machine has.
+        nodes: GPUs of each node.
         learner_gpus: GPUs of each learner rank.
         worker_gpus: GPUs of each rollout worker.
-        transport: how weights go from learner to workers: by CUDA IPC on one shared GPU, else the object store.
+        transport: how weights go from learner to workers.
+        bundles: who is where; empty on a CPU, where Ray places the actors.
     """
 
     device: str
-    gpus_here: int
-    learner_gpus: float
-    worker_gpus: float
-    transport: Literal["object_store", "ipc"] = "object_store"
+    nodes: tuple[int, ...]
+    learner_gpus: float = 0.0
+    worker_gpus: float = 0.0
+    transport: Transport = "object_store"
+    bundles: tuple[Bundle, ...] = ()
 
 
 def count_gpus() -> int:
@@ -46,37 +69,173 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
-def place(recipe: Recipe, gpus_here: int | None = None, rollouts: bool = True) -> Placement:
-    """Resolve devices and fractions.
+def place(recipe: Recipe, nodes: Sequence[int] | None = None, rollouts: bool = True) -> Placement:
+    """Resolve devices, shares and places. Without ``rollouts`` there are no workers.
 
-    With one GPU, learner and workers share it; with enough of them, each rank and each worker gets its own. Without
-    ``rollouts`` there are no workers.
+    Where there are GPUs enough, each rank and each worker gets its own; else, or where ``learner.gpus`` or
+    ``rollout.gpus`` say so, they share: each rank is on a GPU that no other rank is on, and workers on those with the
+    most room.
+
+    Args:
+        recipe: the recipe.
+        nodes: GPUs of each node; absent: this machine's. Of a cluster (``cluster.address``) that nobody has asked yet:
+            one node with as many as would be wanted.
+        rollouts: whether there are workers.
 
     Raises:
-        RecipeError: a GPU is asked for and none, or not enough, is there; or a built model that vLLM cannot run here.
+        RecipeError: GPUs are asked for that are not there, a tensor-parallel engine that cannot be, weights that cannot
+            travel as asked, or a built model that vLLM cannot run here.
     """
-    gpus = count_gpus() if gpus_here is None else gpus_here
     learner, rollout = recipe.learner, recipe.rollout
     workers = rollout.workers if rollouts else 0
-    device = ("cuda" if gpus else "cpu") if learner.device == "auto" else learner.device
+    size = recipe.engine.tensor_parallel
+    wanted = learner.ranks + workers * size
+    if nodes is None:
+        nodes = (count_gpus(),) if recipe.cluster.address is None else (wanted,)
+    total = sum(nodes)
+    device = ("cuda" if total else "cpu") if learner.device == "auto" else learner.device
+    if rollouts and size > 1:
+        _refuse_heads(recipe, size)
     if device == "cpu":
+        if recipe.sync.transport == "nccl":
+            raise RecipeError(
+                "sync.transport: nccl sends weights from GPU to GPU, and this run is on a CPU, where they go through "
+                "Ray's object store; set sync.transport: auto"
+            )
         if rollouts:
             _refuse_head_size(recipe)
-        return Placement("cpu", gpus, 0.0, 0.0)
-    if gpus == 0 and recipe.cluster.address is None:
+        return Placement("cpu", tuple(nodes))
+    if total == 0:
         raise RecipeError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
-    worker_gpus = rollout.gpus if rollout.gpus is not None else _default_share(recipe, gpus, workers)
-    learner_gpus = learner.gpus if learner.gpus is not None else min(1.0, _default_share(recipe, gpus, workers))
-    asked = learner_gpus * learner.ranks + worker_gpus * workers
-    if recipe.cluster.address is None and asked > gpus + 1e-6:
+    share = 1.0 if wanted <= total else _equal_share(learner.ranks, workers, size, total)
+    learner_gpus = share if learner.gpus is None else learner.gpus
+    worker_gpus = (share * size if share == 1 else share) if rollout.gpus is None else rollout.gpus
+    if (worker_gpus > 1 and worker_gpus != size) or (size > 1 and worker_gpus != size):
         raise RecipeError(
-            f"the recipe asks for {asked:g} GPUs (learner.ranks {learner.ranks} x {learner_gpus:g} + rollout.workers "
-            f"{workers} x {worker_gpus:g}) and this machine has {gpus}; lower learner.gpus, "
-            "rollout.gpus or the numbers of actors"
+            f"rollout.gpus: {worker_gpus:g} GPUs for a worker whose engine is spread over {size} "
+            f"(engine.tensor_parallel); leave rollout.gpus out"
         )
-    shared = gpus == 1 and learner.ranks == 1
-    ipc = recipe.sync.transport == "ipc" or (recipe.sync.transport == "auto" and shared)
-    return Placement("cuda", gpus, learner_gpus, worker_gpus, "ipc" if ipc else "object_store")
+    bundles = _Board(nodes).seat(recipe, workers, learner_gpus, worker_gpus)
+    transport = _transport(recipe, bundles) if workers else "object_store"
+    return Placement(device, tuple(nodes), learner_gpus, worker_gpus, transport, bundles)
+
+
+def _equal_share(ranks: int, workers: int, size: int, total: int) -> float:
+    """What each actor gets where GPUs are shared; rounded down, so that a GPU's shares never exceed it."""
+    if size > 1 or ranks > total:
+        return 1.0  # nothing to share: too many are asked for
+    return math.floor(1000 / math.ceil((ranks + workers) / total)) / 1000
+
+
+class _Board:
+    """GPUs and how much of each is free, while actors are being placed."""
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        self._free = [[1.0] * gpus for gpus in nodes]
+        self._bundles: dict[tuple[int, int], Bundle] = {}  # by node and first GPU
+
+    def seat(self, recipe: Recipe, workers: int, learner_gpus: float, worker_gpus: float) -> tuple[Bundle, ...]:
+        """Engines over whole GPUs from the last node backwards, ranks from the first forwards, then what shares."""
+        ranks = recipe.learner.ranks
+        asked = learner_gpus * ranks + worker_gpus * workers
+        refusal = RecipeError(
+            f"the recipe asks for {asked:g} GPUs (learner.ranks {ranks} x {learner_gpus:g} + rollout.workers "
+            f"{workers} x {worker_gpus:g}), a GPU of its own for each rank, and there are {sum(map(len, self._free))} "
+            f"({', '.join(f'{len(node)} on node {number}' for number, node in enumerate(self._free))}); lower "
+            "learner.ranks, rollout.workers, engine.tensor_parallel, learner.gpus or rollout.gpus"
+        )
+        if worker_gpus >= 1:
+            for worker in reversed(range(workers)):
+                if not self._take_whole(worker, int(worker_gpus)):
+                    raise refusal
+        places = [(node, gpu) for node, gpus in enumerate(self._free) for gpu, room in enumerate(gpus) if room == 1.0]
+        if len(places) < ranks:
+            raise refusal
+        for rank, (node, gpu) in zip(range(ranks), places, strict=False):
+            self._free[node][gpu] -= learner_gpus
+            self._bundles[node, gpu] = Bundle(node, 1, (rank,))
+        for worker in range(workers if worker_gpus < 1 else 0):
+            if not self._take_part(worker, worker_gpus):
+                raise refusal
+        return tuple(self._bundles[place] for place in sorted(self._bundles))
+
+    def _take_whole(self, worker: int, gpus: int) -> bool:
+        for node in reversed(range(len(self._free))):
+            free = [gpu for gpu, room in enumerate(self._free[node]) if room == 1.0]
+            if len(free) >= gpus:
+                for gpu in free[-gpus:]:
+                    self._free[node][gpu] = 0.0
+                self._bundles[node, free[-gpus]] = Bundle(node, gpus, (), (worker,))
+                return True
+        return False
+
+    def _take_part(self, worker: int, share: float) -> bool:
+        rooms = [(room, -node, -gpu) for node, gpus in enumerate(self._free) for gpu, room in enumerate(gpus)]
+        room, node, gpu = max(rooms)
+        node, gpu = -node, -gpu
+        if room < share - 1e-9:
+            return False
+        self._free[node][gpu] -= share
+        before = self._bundles.get((node, gpu), Bundle(node, 1))
+        self._bundles[node, gpu] = Bundle(node, 1, before.ranks, (*before.workers, worker))
+        return True
+
+
+def _transport(recipe: Recipe, bundles: Sequence[Bundle]) -> Transport:
+    """What the recipe asks for, where that can be; by itself CUDA IPC on one shared GPU, else the object store."""
+    asked = recipe.sync.transport
+    if asked == "ipc" or asked == "auto":
+        with_rank = [bundle for bundle in bundles if bundle.ranks]
+        if len(bundles) == 1 and len(with_rank) == 1:
+            return "ipc"
+        if asked == "ipc":
+            raise RecipeError(
+                "sync.transport: ipc passes weights within one GPU, and learner and rollout workers are on several "
+                "here; set sync.transport: nccl, or auto"
+            )
+    if asked == "nccl":
+        crowded = next((one for one in bundles if (0 in one.ranks) + len(one.workers) > 1), None)
+        if crowded is not None:
+            raise RecipeError(
+                f"sync.transport: nccl needs learner rank 0 and every rollout worker on GPUs of their own, and "
+                f"{words(crowded)} share one (NCCL refuses that); set sync.transport: auto, or ask for fewer of them"
+            )
+        return "nccl"
+    return "object_store"
+
+
+def words(bundle: Bundle) -> str:
+    """Who is on a bundle's GPUs."""
+    named = [f"learner rank {rank}" for rank in bundle.ranks] + [f"rollout worker {one}" for one in bundle.workers]
+    return " and ".join(named)
+
+
+def _refuse_heads(recipe: Recipe, size: int) -> None:
+    """vLLM spreads attention heads over the GPUs of an engine; it would say so itself a minute later."""
+    heads = _heads(recipe)
+    if heads is None:
+        return
+    queries, shared = heads
+    if queries % size or (shared % size and size % shared):
+        raise RecipeError(
+            f"engine.tensor_parallel: {size} GPUs cannot share the model's {queries} attention heads ({shared} "
+            "key-value heads) evenly; use a divisor of both"
+        )
+
+
+def _heads(recipe: Recipe) -> tuple[int, int] | None:
+    """Query heads and key-value heads; None where only loading the model would tell."""
+    if (build := recipe.model.build) is not None:
+        return build.heads, build.kv_heads or build.heads
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(recipe.model.path), trust_remote_code=recipe.model.trust_remote_code)
+    except (OSError, ValueError):
+        return None
+    config = config.get_text_config()
+    queries = getattr(config, "num_attention_heads", None)
+    return None if queries is None else (queries, getattr(config, "num_key_value_heads", None) or queries)
 
 
 def _refuse_head_size(recipe: Recipe) -> None:
@@ -87,11 +246,3 @@ def _refuse_head_size(recipe: Recipe) -> None:
             f"model.build: heads of size hidden / heads = {build.hidden // build.heads}; on a CPU vLLM has kernels for "
             f"{sizes} only. Change model.build.hidden or model.build.heads"
         )
-
-
-def _default_share(recipe: Recipe, gpus: int, workers: int) -> float:
-    """A whole GPU each where there are enough, else an equal fraction of one."""
-    wanted = recipe.learner.ranks + workers * recipe.engine.tensor_parallel
-    if wanted <= gpus:
-        return float(recipe.engine.tensor_parallel)
-    return round(1.0 / (recipe.learner.ranks + workers), 3)

@@ -74,7 +74,12 @@ class BatchSection(Part):
 class SyncSection(Part):
     """Publishing weights and verifying every publication."""
 
-    transport: str = Field("auto", pattern="^(auto|object_store|ipc)$", description="auto: ipc on a shared GPU")
+    transport: str = Field(
+        "auto",
+        pattern="^(auto|object_store|ipc|nccl)$",
+        description="ipc: within one GPU; nccl: from learner rank 0 to GPUs of the workers' own; auto: ipc where all "
+        "share one GPU, else object_store",
+    )
     gap_bound: float | None = Field(
         None,
         gt=0,

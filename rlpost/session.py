@@ -26,6 +26,7 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import SourceWeights
+from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.tasks import load_source_weights, load_tasks
 from rlpost.warm_start import WarmStartJob, locate_data, warm_start
 from rlpost.weights import Publisher, probe_tokens
@@ -66,14 +67,16 @@ def open_session(
         RunError: anything that keeps the run from starting, in words.
     """
     recipe = loaded.recipe
-    placement = place(recipe)
+    place(recipe)  # what cannot be is refused before anything starts
     train, held_out, weights = _tasks(loaded)
-    with ray_cluster(recipe.cluster.address) as ray_is_up:
+    with ray_cluster(recipe.cluster.address) as ray_is_up, contextlib.ExitStack() as ending:
         version, model = checkpoint if checkpoint is not None else (0, first_model(loaded, folder, progress))
         progress.phase("starting Ray, the learner and the engines")
         ray_is_up()
-        learner = start_learner(loaded, model, placement)
-        pool = start_workers(loaded, model, placement, progress)
+        placement = place_in_cluster(recipe)
+        seats = ending.enter_context(reserve(placement))
+        learner = start_learner(loaded, model, placement, seats)
+        pool = start_workers(loaded, model, placement, progress, seats)
         try:
             pool.wait_ready()
             learner.wait_ready()
@@ -170,14 +173,16 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
     )
 
 
-def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement) -> LearnerGroup:
+def start_learner(loaded: LoadedRecipe, model: Path, placement: Placement, seats: Seats) -> LearnerGroup:
     """The learner's ranks; returns at once, ``wait_ready`` blocks."""
     setup = learner_setup(loaded, model, placement)
-    return LearnerGroup(setup, gpus=placement.learner_gpus, deadline_s=loaded.recipe.cluster.deadline_s)
+    return LearnerGroup(setup, seats.learner, deadline_s=loaded.recipe.cluster.deadline_s)
 
 
-def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress) -> WorkerPool:
-    """The rollout workers; returns at once, ``wait_ready`` blocks."""
+def start_workers(
+    loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress, seats: Seats | None = None
+) -> WorkerPool:
+    """The rollout workers; returns at once, ``wait_ready`` blocks. Without ``seats`` Ray places them."""
     recipe = loaded.recipe
     engine, own_options = _engine(loaded, placement)
     setup = WorkerSetup(
@@ -198,12 +203,10 @@ def start_workers(loaded: LoadedRecipe, model: Path, placement: Placement, progr
         trust_remote_code=recipe.model.trust_remote_code,
         deterministic=recipe.deterministic,
     )
-    options: dict[str, Any] = {
-        "num_cpus": 1,
-        "num_gpus": placement.worker_gpus,
-        "runtime_env": {"env_vars": engine_environment(recipe.engine, placement.device)},
-    }
-    return WorkerPool(setup, options, recipe.rollout.workers, recipe.cluster.deadline_s, progress.note)
+    environment = {"runtime_env": {"env_vars": engine_environment(recipe.engine, placement.device)}}
+    seat = (seats or Seats(placement)).worker
+    options = [environment | seat(index) for index in range(recipe.rollout.workers)]
+    return WorkerPool(setup, options, recipe.cluster.deadline_s, progress.note)
 
 
 def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[str, Any]]:

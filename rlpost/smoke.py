@@ -29,6 +29,7 @@ def shrink(source: RecipeSource, folder: Path) -> None:
         _section(values, "algorithm").update({"n_t": 2} if "n_t" in values["algorithm"] else {})
     learner = _section(values, "learner")
     learner.update({"device": "cpu", "ranks": 1, "dtype": "fp32", "threads": 2})
+    _section(values, "sync")["transport"] = "auto"
     if lora is not None:
         lora.update({"rank": 2})
     _shrink_rollouts(values)

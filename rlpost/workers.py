@@ -67,9 +67,8 @@ class WorkerPool:
 
     Args:
         setup: what every worker is built from.
-        options: Ray options of the actor, e.g. ``{"num_gpus": 0.5}``; its ``runtime_env`` carries the engine's
+        options: Ray options of each worker's actor, e.g. ``{"num_gpus": 0.5}``; ``runtime_env`` carries the engine's
             environment variables.
-        count: number of workers.
         deadline_s: longest wait for any one call.
         on_note: told about every restart.
     """
@@ -77,16 +76,15 @@ class WorkerPool:
     def __init__(
         self,
         setup: WorkerSetup,
-        options: dict[str, Any],
-        count: int,
+        options: Sequence[dict[str, Any]],
         deadline_s: float,
         on_note: Callable[[str], None],
     ) -> None:
         self._setup = setup
-        self._actor_class = ray.remote(RolloutActor).options(max_concurrency=10_000, **options)
+        self._options = options
         self._deadline_s = deadline_s
         self._note = on_note
-        self._workers = [_Worker(self._start(index)) for index in range(count)]
+        self._workers = [_Worker(self._start(index)) for index in range(len(options))]
         self._turn = 0
         self._bring_up_to_date: Callable[[int], None] | None = None
 
@@ -99,7 +97,8 @@ class WorkerPool:
         return [worker.pid for worker in self._workers]
 
     def _start(self, index: int) -> Any:
-        return self._actor_class.remote(dataclasses.replace(self._setup, worker=index))
+        actor: Any = ray.remote(RolloutActor).options(max_concurrency=10_000, **self._options[index])
+        return actor.remote(dataclasses.replace(self._setup, worker=index))
 
     def wait_ready(self) -> None:
         """Block until every worker's engine is up.

@@ -10,11 +10,9 @@ which examples a step takes (trainer.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +31,13 @@ from rlpost.bilevel.data import Corpus, Example
 from rlpost.learner import lora
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerError, LearnerSetup
-from rlpost.learner.checkpoint import STATE, optimizer_state, restore_optimizer
+from rlpost.learner.checkpoint import Part, read_record, read_state, write_state
 from rlpost.learner.config import LearnerConfig, LoraConfig
 from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import learning_rate, make_optimizer, set_learning_rate
 from rlpost.learner.policy import PolicyModel
-from rlpost.learner.sharding import Ranks, copy_whole, whole
+from rlpost.learner.sharding import Ranks
 from rlpost.learner.update import Updater
 from rlpost.learner.views import FlatBatch
 
@@ -176,24 +174,9 @@ class BilevelLearner:
 
     def save(self, folder: Path) -> None:
         """Write everything a later ``load`` needs."""
-        state: dict[str, Any] = {
-            "steps_done": self.steps_done,
-            "names": self._corpus.names,
-            "weights": self.weights.state(),
-            "sides": {
-                side.name: {
-                    "weights": {name: whole(weight).cpu() for name, weight in side.weights()},
-                    "optimizer": optimizer_state(side.policy, side.optimizer),
-                    "groups": [{k: v for k, v in g.items() if k != "params"} for g in side.optimizer.param_groups],
-                }
-                for side in (self._u, self._w)
-            },
-        }
-        if self._ranks.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(state, folder / f"{STATE}.partial")
-            os.replace(folder / f"{STATE}.partial", folder / STATE)
-        self._ranks.barrier()
+        record = {"steps_done": self.steps_done, "names": self._corpus.names, "source_weights": self.weights.state()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_state(folder, self._ranks, record, self._parts())
 
     def load(self, folder: Path) -> int:
         """Go on from a checkpoint, exactly; the number of steps it has behind it.
@@ -201,19 +184,18 @@ class BilevelLearner:
         Raises:
             LearnerError: it is of other sources.
         """
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        if state.get("names") != self._corpus.names:
+        record = read_record(folder)
+        if record.get("names") != self._corpus.names:
             raise LearnerError(
-                f"'{folder}' is of the sources {state.get('names')}, and the recipe has {self._corpus.names}"
+                f"'{folder}' is of the sources {record.get('names')}, and the recipe has {self._corpus.names}"
             )
-        self.weights.restore(state["weights"])
-        for side in (self._u, self._w):
-            saved = state["sides"][side.name]
-            for name, weight in side.weights():
-                copy_whole(weight, saved["weights"][name])
-            restore_optimizer(side.policy, side.optimizer, saved)
-        self.steps_done = state["steps_done"]
+        self.weights.restore(record["source_weights"])
+        read_state(folder, self._ranks, record, self._parts())
+        self.steps_done = record["steps_done"]
         return self.steps_done
+
+    def _parts(self) -> dict[str, Part]:
+        return {side.name: Part(side.weights(), side.optimizer, side.weights()) for side in (self._u, self._w)}
 
     def close(self) -> None:
         """Leave the other ranks and free the models."""

@@ -27,12 +27,13 @@ from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.errors import ModelError
 from rlpost.learner.group import LearnerGroup
-from rlpost.placement import Placement, place
+from rlpost.placement import place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, read_metrics
 from rlpost.report.files import replace_text
 from rlpost.runfolder import RunFolder
+from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.session import first_model
 from rollout.chat import ChatError, load_format
 
@@ -54,8 +55,9 @@ def learn_weights(
     with ray_cluster(loaded.recipe.cluster.address) as ray_is_up:
         progress.phase("starting Ray and the learner")
         ray_is_up()
-        run.learn(resume)
-        run.finish()
+        with reserve(place_in_cluster(loaded.recipe, rollouts=False)) as run.seats:
+            run.learn(resume)
+            run.finish()
 
 
 class _Run:
@@ -65,7 +67,8 @@ class _Run:
         self._loaded, self._folder, self._progress = loaded, folder, progress
         recipe = self._recipe = loaded.recipe
         self._config = loaded.build_algorithm().config
-        self._placement: Placement = place(recipe, rollouts=False)
+        place(recipe, rollouts=False)  # what cannot be is refused before anything starts
+        self.seats: Seats
         rows = read(self._config, loaded.folder, progress.note)
         self._model = first_model(loaded, folder, progress)
         rollout = recipe.rollout
@@ -155,7 +158,7 @@ class _Run:
             collective_timeout_s=recipe.cluster.deadline_s,
         )
         deadline_s = recipe.cluster.deadline_s
-        return LearnerGroup(setup, self._placement.learner_gpus, deadline_s, actor=actor)
+        return LearnerGroup(setup, self.seats.learner, deadline_s, actor=actor)
 
     def _examples_of(self, step: int) -> BilevelStep:
         size, seed = self._config.batch_size, self._recipe.seed

@@ -144,7 +144,7 @@ def _workers(
     }
     with ray_cluster(settings.cluster.address) as ray_is_up:
         ray_is_up()
-        pool = WorkerPool(setup, options, settings.rollout.workers, settings.cluster.deadline_s, display.note)
+        pool = WorkerPool(setup, [options] * settings.rollout.workers, settings.cluster.deadline_s, display.note)
         try:
             pool.wait_ready()
             yield pool

@@ -8,7 +8,7 @@ With G (m, n) a matrix's gradient, m <= n (else its transpose), and P (r, m) ~ N
 
 The raw gradient is scaled, so the update has full rank. P is drawn anew from (seed, weight, period) and never stored:
 the state of a matrix is 2 r n numbers and one norm. Left out: quantised weights. A sharded weight is treated shard by
-shard, each as a matrix of its own.
+shard, each as a matrix of its own, so its state belongs to a number of ranks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 TINY = 1e-8
 """Keeps a column whose projection is zero from dividing by it."""
@@ -93,16 +93,16 @@ class Apollo(torch.optim.Optimizer):
         flat = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.t()
         projected = self._projection(flat, number, state["step"]) @ flat
         if "exp_avg" not in state:
-            state["exp_avg"] = _like_shards(torch.zeros_like(projected), weight)
-            state["exp_avg_sq"] = _like_shards(torch.zeros_like(projected), weight)
-            state["norm"] = _like_shards(projected.new_zeros(1), weight)
+            state["exp_avg"] = torch.zeros_like(projected)
+            state["exp_avg_sq"] = torch.zeros_like(projected)
+            state["norm"] = projected.new_zeros(1)
         adapted = _moments(projected, state, group)
         if self.per_tensor:
             factor = adapted.norm() / (projected.norm() + TINY)
         else:
             factor = adapted.norm(dim=0) / (projected.norm(dim=0) + TINY)
         update = flat * factor
-        norm, last = update.norm(), _local(state["norm"])
+        norm, last = update.norm(), state["norm"]
         limit = torch.where(last[0] > 0, (self.growth * last[0] / norm.clamp_min(TINY)).clamp(max=1.0), 1.0)
         last.copy_(norm * limit)
         update = update.mul_(limit) if flat is gradient else update.mul_(limit).t()
@@ -143,15 +143,3 @@ def _moments(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
 def _local(tensor: Any) -> Tensor:
     """This rank's part of a sharded tensor; itself otherwise."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _like_shards(local: Tensor, weight: Tensor) -> Tensor:
-    """State of a shard as a tensor sharded over the same ranks, so that it is saved whole."""
-    if not isinstance(weight, DTensor):
-        return local
-    if weight.shape[0] % weight.device_mesh.size():
-        raise ValueError(
-            f"APOLLO shards a matrix by rows, and {weight.shape[0]} rows cannot be shared evenly by "
-            f"{weight.device_mesh.size()} ranks; use another number of ranks or another optimizer"
-        )
-    return DTensor.from_local(local, weight.device_mesh, [Shard(0)] * weight.device_mesh.ndim, run_check=False)

@@ -48,7 +48,7 @@ class LearnerSetup:
     seed: int = 0
     rendezvous: str = ""
     collective_timeout_s: float = 600.0
-    transport: Literal["object_store", "ipc"] = "object_store"
+    transport: Literal["object_store", "ipc", "nccl"] = "object_store"
     compiled: bool = False
     yields_memory: bool = False
 

@@ -1,29 +1,50 @@
 """Saving and restoring everything a learner is: weights, optimizer state, random state, steps done.
 
-A checkpoint is a Hugging Face folder plus ``trainer_state.pt``; tensors in it are whole, so it can be loaded by another
-number of ranks. That file is written last and moved into place, so a folder that has it is complete. Left out: the
-controller's own state.
+A checkpoint is a Hugging Face folder plus ``optimizer/``, which torch.distributed.checkpoint writes: each rank its own
+shards, read back by any number of ranks; and ``trainer_state.pt``, small, written last and moved into place, so a
+folder that has it is complete. Left out: the controller's own state.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from rlpost.learner.errors import ModelError
 from rlpost.learner.export import save_folder
 from rlpost.learner.model import read_weights
 from rlpost.learner.policy import PolicyModel
-from rlpost.learner.sharding import Ranks, copy_whole, like, whole
+from rlpost.learner.sharding import Ranks, copy_whole
 
 STATE = "trainer_state.pt"
-_FORMAT = 1
+_SHARDS = "optimizer"
+_OWN = "optimizer/rank-{}.pt"
+_FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An optimizer, and the weights that belong to it.
+
+    Attributes:
+        named: every weight that the optimizer may hold state of, by name.
+        optimizer: theirs.
+        weights: those of them that are saved here, since no Hugging Face folder has them.
+    """
+
+    named: list[tuple[str, nn.Parameter]]
+    optimizer: torch.optim.Optimizer
+    weights: list[tuple[str, nn.Parameter]]
 
 
 def save_checkpoint(
@@ -35,7 +56,7 @@ def save_checkpoint(
     base: Path,
     beside: Mapping[str, bytes],
 ) -> None:
-    """Write a checkpoint; a collective, rank 0 writes.
+    """Write a checkpoint; a collective.
 
     Args:
         folder: where; created.
@@ -45,25 +66,20 @@ def save_checkpoint(
         beside: the model folder's files other than weights.
     """
     save_folder(policy, ranks, beside, folder)
-    state: dict[str, Any] = {
-        "format": _FORMAT,
+    record = {
         "steps_done": steps_done,
         "base": str(base.resolve()),
-        "adapters": {name: whole(weight).cpu() for name, weight in policy.trainable()} if policy.has_adapters else {},
-        "optimizer": optimizer_state(policy, optimizer),
-        "groups": [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups],
+        "adapters": policy.has_adapters,
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state() if policy.device.type == "cuda" else None,
     }
-    if ranks.rank == 0:
-        partial = folder / f"{STATE}.partial"
-        torch.save(state, partial)
-        os.replace(partial, folder / STATE)
-    ranks.barrier()
+    write_state(folder, ranks, record, {"policy": _part(policy, optimizer)})
 
 
-def load_checkpoint(folder: Path, policy: PolicyModel, optimizer: torch.optim.Optimizer) -> tuple[int, Path]:
-    """Restore what ``save_checkpoint`` wrote; every rank reads it.
+def load_checkpoint(
+    folder: Path, policy: PolicyModel, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> tuple[int, Path]:
+    """Restore what ``save_checkpoint`` wrote, on as many ranks or others; a collective.
 
     Returns:
         Learning steps taken, and the folder that adapters (if any) go on top of.
@@ -71,30 +87,23 @@ def load_checkpoint(folder: Path, policy: PolicyModel, optimizer: torch.optim.Op
     Raises:
         ModelError: no complete checkpoint there, or one of another model.
     """
-    state = _read_state(folder)
-    if bool(state["adapters"]) != policy.has_adapters:
+    record = read_record(folder)
+    if record["adapters"] != policy.has_adapters:
         raise ModelError(
-            f"the checkpoint '{folder}' was saved {'with' if state['adapters'] else 'without'} learner.lora"
+            f"the checkpoint '{folder}' was saved {'with' if record['adapters'] else 'without'} learner.lora"
         )
-    source = Path(state["base"]) if policy.has_adapters else folder
+    source = Path(record["base"]) if policy.has_adapters else folder
     _restore_weights(policy, source)
-    for name, weight in policy.trainable():
-        if policy.has_adapters:
-            copy_whole(weight, state["adapters"][name])
-    restore_optimizer(policy, optimizer, state)
-    torch.set_rng_state(state["rng"])
-    if state["rng_cuda"] is not None and policy.device.type == "cuda":
-        torch.cuda.set_rng_state(state["rng_cuda"])
-    return state["steps_done"], Path(state["base"])
+    read_state(folder, ranks, record, {"policy": _part(policy, optimizer)})
+    torch.set_rng_state(record["rng"])
+    if record["rng_cuda"] is not None and policy.device.type == "cuda":
+        torch.cuda.set_rng_state(record["rng_cuda"])
+    return record["steps_done"], Path(record["base"])
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    if not (folder / STATE).is_file():
-        raise ModelError(f"'{folder}' has no {STATE}, so it is not a complete checkpoint; resume from an earlier one")
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    if state["format"] != _FORMAT:
-        raise ModelError(f"'{folder / STATE}' has format {state['format']}, and this release reads {_FORMAT}")
-    return state
+def _part(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> Part:
+    trained = policy.trainable()
+    return Part(list(policy.model.named_parameters()), optimizer, trained if policy.has_adapters else [])
 
 
 def _restore_weights(policy: PolicyModel, source: Path) -> None:
@@ -111,45 +120,111 @@ def _restore_weights(policy: PolicyModel, source: Path) -> None:
         copy_whole(weight, saved[plain].detach())
 
 
-def optimizer_state(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """State by name of weight, of weights that have any; tensors whole and on the CPU."""
-    policy.settle()
-    return {
-        name: {
-            key: whole(value).cpu() if isinstance(value, Tensor) else value
-            for key, value in optimizer.state[weight].items()
-        }
-        for name, weight in policy.model.named_parameters()
-        if weight in optimizer.state
-    }
+def write_state(folder: Path, ranks: Ranks, record: dict[str, Any], parts: Mapping[str, Part]) -> None:
+    """Write ``parts`` shard by shard, and then ``record``; a collective. No forward pass may have gathered weights."""
+    shared: dict[str, Tensor] = {}
+    own: dict[str, Any] = {}
+    for place, part in parts.items():
+        shared |= {f"{place}/weights/{name}": weight.detach() for name, weight in part.weights}
+        for name, weight in part.named:
+            for key, value in part.optimizer.state.get(weight, {}).items():
+                whole = isinstance(value, Tensor) and not _is_of_one_shard(value, weight)
+                (shared if whole else own)[f"{place}/optimizer/{name}/{key}"] = value if whole else _local(value)
+    with _quiet():
+        dcp.save(shared, checkpoint_id=folder / _SHARDS)
+    torch.save(own, folder / _OWN.format(ranks.rank))
+    ranks.barrier()
+    if ranks.rank == 0:
+        about: dict[str, Any] = {"format": _FORMAT, "ranks": ranks.world}
+        about |= {"of_one_shard": any(isinstance(value, Tensor) for value in own.values())}
+        about |= {"groups": {place: _settings(part.optimizer) for place, part in parts.items()}}
+        partial = folder / f"{STATE}.partial"
+        torch.save(about | record, partial)
+        os.replace(partial, folder / STATE)
+    ranks.barrier()
 
 
-def restore_optimizer(policy: PolicyModel, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The inverse of ``optimizer_state``; ``state`` holds it under "optimizer", and the param groups' settings."""
-    policy.settle()
-    optimizer.zero_grad(set_to_none=True)
-    optimizer.state.clear()
-    for name, weight in policy.model.named_parameters():
-        if own := state["optimizer"].get(name):
-            optimizer.state[weight] = {key: _place(value, weight) for key, value in own.items()}
-    for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
-        group.update(saved)
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
-def _place(value: Any, weight: nn.Parameter) -> Any:
-    """State of a sharded weight is sharded like it; a step count stays where torch's optimizers keep it."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a complete checkpoint.
+
+    Raises:
+        ModelError: there is none, or it is of another release.
+    """
+    if not (folder / STATE).is_file():
+        raise ModelError(f"'{folder}' has no {STATE}, so it is not a complete checkpoint; resume from an earlier one")
+    record: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    if record["format"] != _FORMAT:
+        raise ModelError(f"'{folder / STATE}' has format {record['format']}, and this release reads {_FORMAT}")
+    return record
+
+
+def read_state(folder: Path, ranks: Ranks, record: dict[str, Any], parts: Mapping[str, Part]) -> None:
+    """The inverse of ``write_state``; a collective.
+
+    Raises:
+        ModelError: the optimizer's state is of single shards, and there were other shards.
+    """
+    if record["of_one_shard"] and record["ranks"] != ranks.world:
+        raise ModelError(
+            f"'{folder}' was saved by {record['ranks']} learner ranks, and its optimizer (apollo or adamw_8bit) keeps "
+            f"state that means nothing to {ranks.world}: set learner.ranks: {record['ranks']}"
+        )
+    saved = dcp.FileSystemReader(folder / _SHARDS).read_metadata().state_dict_metadata
+    own_file = folder / _OWN.format(ranks.rank if record["of_one_shard"] else 0)
+    own: dict[str, Any] = torch.load(own_file, map_location="cpu", weights_only=True)
+    targets: dict[str, Tensor] = {}
+    for place, part in parts.items():
+        part.optimizer.zero_grad(set_to_none=True)
+        part.optimizer.state.clear()
+        targets |= {f"{place}/weights/{name}": weight.detach() for name, weight in part.weights}
+        for name, weight in part.named:
+            prefix = f"{place}/optimizer/{name}/"
+            tensors = {key: _target(saved[key], weight) for key in saved if key.startswith(prefix)}
+            state = tensors | {key: _like(own[key], weight) for key in own if key.startswith(prefix)}
+            targets |= tensors
+            if state:
+                part.optimizer.state[weight] = {key.removeprefix(prefix): value for key, value in state.items()}
+        for group, settings in zip(part.optimizer.param_groups, record["groups"][place], strict=True):
+            group.update(settings)
+    with _quiet():
+        dcp.load(targets, checkpoint_id=folder / _SHARDS)
+
+
+def _is_of_one_shard(value: Tensor, weight: nn.Parameter) -> bool:
+    """Whether this state only has a meaning beside the rows of ``weight`` that one rank holds: of another shape than
+    the weight (APOLLO's projections), or quantised in blocks."""
+    return value.ndim > 0 and (value.shape != weight.shape or type(_local(value)) is not Tensor)
+
+
+def _local(value: Any) -> Any:
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _like(value: Any, weight: nn.Parameter) -> Any:
+    """State of one shard, back in the form the optimizer made it in."""
     if not isinstance(value, Tensor):
         return value
-    if isinstance(weight, DTensor) and value.ndim:
-        return _sharded(value, weight)
-    return value.to(weight.device) if value.ndim or weight.device.type == "cuda" else value.clone()
+    value = value.to(weight.device)
+    if isinstance(weight, DTensor) and value.shape == weight.to_local().shape:
+        where = (weight.device_mesh, weight.placements)
+        return DTensor.from_local(value, *where, run_check=False, shape=weight.shape, stride=weight.stride())
+    return value
 
 
-def _sharded(value: Tensor, weight: DTensor) -> Tensor:
-    """Whole state, sharded by its first dimension as the weight is. Slicing by hand takes quantised state too."""
-    if value.shape == weight.shape and type(value) is Tensor:
-        return like(value, weight)
-    mesh = weight.device_mesh
-    rows = value.shape[0] // mesh.size()
-    local = value[mesh.get_local_rank() * rows : (mesh.get_local_rank() + 1) * rows].to(weight.device)
-    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False)
+def _target(saved: Any, weight: nn.Parameter) -> Tensor:
+    """Where a saved tensor is read into: sharded as its weight is; a step count is whole."""
+    if tuple(saved.size) == tuple(weight.shape):
+        return torch.empty_like(weight.detach(), dtype=saved.properties.dtype)
+    return torch.empty(saved.size, dtype=saved.properties.dtype, device=weight.device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings: that a single rank saves alone, and those about its own internals."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -106,7 +106,8 @@ class LearnerConfig(_Strict):
     gpus: float | None = Field(
         None,
         gt=0,
-        description="GPU share of each rank, 1 where ranks > 1; absent: an equal share; no effect on cpu",
+        le=1,
+        description="GPU share of each rank, the rest of it a worker's; absent: all of it where there are enough",
     )
     threads: int = Field(0, ge=0, description="CPU threads of each rank; 0: its share of the cores")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
@@ -121,12 +122,6 @@ class LearnerConfig(_Strict):
     )
     lora: LoraConfig | None = Field(None, description="train adapters only")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="see OptimizerConfig")
-
-    @model_validator(mode="after")
-    def _whole_gpus(self) -> LearnerConfig:
-        if self.ranks > 1 and self.gpus not in (None, 1.0):
-            raise ValueError("with ranks > 1 every rank needs a whole GPU: set gpus to 1 (NCCL refuses a shared one)")
-        return self
 
     def on_device(self, cuda_available: bool) -> Literal["cpu", "cuda"]:
         """The device, with ``auto`` resolved."""

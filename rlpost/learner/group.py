@@ -7,7 +7,7 @@ out: restarting a rank (a run resumes from its last checkpoint), and what the ra
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +29,7 @@ class LearnerGroup:
 
     Args:
         setup: what every rank is started with; ``rendezvous`` is filled in here.
-        gpus: GPU share of each rank; 0 on a CPU.
+        seat: Ray options of a rank: its GPUs and where they are; absent: a CPU, anywhere.
         deadline_s: seconds any call may take.
         start_deadline_s: seconds the ranks may take to load the model.
         actor: class of each rank's actor.
@@ -41,7 +41,7 @@ class LearnerGroup:
     def __init__(
         self,
         setup: LearnerSetup,
-        gpus: float = 0.0,
+        seat: Callable[[int], dict[str, Any]] = lambda rank: {"num_cpus": 1},
         deadline_s: float = 600.0,
         start_deadline_s: float = 900.0,
         actor: type[LearnerActor] = LearnerActor,
@@ -52,10 +52,12 @@ class LearnerGroup:
         self._pids: list[int | None] = [None] * self._world
         self._starting: list[ray.ObjectRef] = []
         self.vocabulary = 0
-        remote: Any = ray.remote(actor).options(
-            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": _environment(setup, gpus)}
-        )
-        self._actors: list[Any] = [remote.remote(setup, rank, self._world) for rank in range(self._world)]
+        seats = [seat(rank) for rank in range(self._world)]
+        how = {"max_restarts": 0, "runtime_env": {"env_vars": _environment(setup, bool(seats[0].get("num_gpus")))}}
+        remote: Any = ray.remote(actor)
+        self._actors: list[Any] = [
+            remote.options(**how, **options).remote(setup, rank, self._world) for rank, options in enumerate(seats)
+        ]
         self._addresses = [actor.address.remote() for actor in self._actors]
 
     def wait_ready(self) -> None:
@@ -156,7 +158,7 @@ class LearnerGroup:
         raise RunError(f"the learner (rank {rank}) failed while {what}: {text}") from error
 
 
-def _environment(setup: LearnerSetup, gpus: float) -> dict[str, str]:
+def _environment(setup: LearnerSetup, on_gpu: bool) -> dict[str, str]:
     """Variables that must be there before torch is imported; Ray would give every actor one OpenMP thread.
 
     On a CPU, GNU's OpenMP makes a step several times slower as soon as another process wants the cores: a thread that
@@ -164,5 +166,5 @@ def _environment(setup: LearnerSetup, gpus: float) -> dict[str, str]:
     """
     threads = setup.config.threads or max(1, len(os.sched_getaffinity(0)) // setup.config.ranks)
     variables = {"OMP_NUM_THREADS": str(threads)}
-    openmp = intel_openmp() if gpus == 0 else None
+    openmp = None if on_gpu else intel_openmp()
     return variables | ({"LD_PRELOAD": str(openmp), "KMP_BLOCKTIME": "1"} if openmp else {})

@@ -146,7 +146,7 @@ class Learner:
         Raises:
             ModelError: no complete checkpoint there, or one of another model.
         """
-        self.steps_done, base = load_checkpoint(folder, self.policy, self._optimizer)
+        self.steps_done, base = load_checkpoint(folder, self.policy, self._optimizer, self._ranks)
         if self.policy.has_adapters:
             self._base = base
         return self.steps_done

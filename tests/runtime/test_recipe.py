@@ -156,4 +156,4 @@ def test_tasks_that_cannot_serve_are_refused(tmp_path: Path, tasks: str, words: 
 def test_a_head_size_without_a_kernel_is_refused(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD, "model={build: {hidden: 96, heads: 6}}", "learner.device=cpu")
     with pytest.raises(RecipeError, match=r"model.build: .* = 16; on a CPU vLLM has kernels for 32, 64"):
-        place(loaded.recipe, gpus_here=0)
+        place(loaded.recipe, nodes=[0])
