@@ -7,6 +7,7 @@ BENCHMARKS = {
     "learner": "the learner alone: tokens a second, utilisation, memory, long contexts, packed against padded",
     "logprobs": "log-probs and entropies of the output head: time and memory against other ways",
     "publish": "publishing weights: GB a second, and how long sampling pauses",
+    "scaling": "1, 2, 4, 8 GPUs: the learner, rollout workers, whole steps and publication, weak and strong",
     "d3s_cpu": "GRPO, PODS, D1S, D2S and D3S with the same rollouts on a CPU, over seeds",
     "d3s_gpu": "GRPO against GRPO + D3S on one GPU: Countdown and GSM8K",
     "d3s_learner": "the learner's seconds where only N % of the rollouts are kept",

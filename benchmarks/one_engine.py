@@ -59,9 +59,9 @@ class LocalLearner:
         """Log-probs of tokens."""
         return self._learner.score(sequences, temperature)
 
-    def publish(self, version: int) -> ray.ObjectRef:
+    def publish(self, version: int) -> list[ray.ObjectRef]:
         """The current weights."""
-        return ray.put(self._learner.weights(version))
+        return [ray.put(self._learner.weights(version))]
 
     def save(self, folder: Path) -> None:
         """The weights of these runs are not kept."""

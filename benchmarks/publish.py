@@ -61,15 +61,17 @@ def publication(session: Any, version: int) -> dict[str, float]:
     """One publication to an engine that has nothing else to do."""
     import ray
 
+    from rollout.weight_update import WeightUpdate
+
     learner, pool = session.learner, session.pool
     began = time.perf_counter()
-    update = learner.publish(version)
+    parts = learner.publish(version)
     published = time.perf_counter()
-    pool.call_all("update", update)
+    pool.call_all("update", *parts)
     loaded = time.perf_counter()
     gap = gap_now(session, version)
     status = pool.call(0, "status").engine
-    record = ray.get(update)
+    record = WeightUpdate.join(ray.get(parts))
     sizes = {"float32": 4, "bfloat16": 2}
     size = sum(sizes[dtype] * math.prod(shape) for dtype, shape in zip(record.dtypes, record.shapes, strict=True))
     return {
@@ -134,7 +136,7 @@ def busy_pause(session: Any, version: int) -> float:
     wanted = len(specs) * recipe.rollout.max_new_tokens // 2
     while pool.call(0, "status").engine["tokens"] - start < wanted:
         time.sleep(0.005)
-    pool.call_all("update", session.learner.publish(version))
+    pool.call_all("update", *session.learner.publish(version))
     while any(flight.summary is None for flight in flights):
         pool.poll(flights, 1.0)
     return 1e3 * float(pool.call(0, "status").engine["pause_s"])

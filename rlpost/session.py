@@ -88,6 +88,7 @@ def open_session(
                 probe_tokens(learner.vocabulary, recipe.seed),
                 recipe.rollout.temperature,
                 recipe.gap_bound(placement.device),
+                recipe.engine.tensor_parallel if placement.transport == "nccl" else 0,
             )
             publisher.publish(version)
             publisher.verify()

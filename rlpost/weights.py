@@ -1,9 +1,9 @@
 """Publishing weights, and verifying every publication before another rollout is used.
 
-The learner puts one version into the object store (or hands out CUDA IPC handles); every worker switches to it and
-then scores a fixed probe; the learner scores the same tokens at the same version, while the next episodes begin. A gap
-above the bound stops the run:
-rollouts from wrong weights look healthy and train nothing. Left out: how an engine loads weights (rollout/vllm).
+The learner puts one version into the object store, hands out CUDA IPC handles, or broadcasts it; every worker switches
+to it and then scores a fixed probe; the learner scores the same tokens at the same version, while the next episodes
+begin. A gap above the bound stops the run: rollouts from wrong weights look healthy and train nothing. Left out: how an
+engine loads weights (rollout/vllm).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from rlpost.faults import RunError
+from rlpost.faults import CallFailed, RunError, gather
 from rlpost.learner.group import LearnerGroup
 from rlpost.workers import WorkerPool
 from rollout.engine import ProbeResult
@@ -53,17 +54,26 @@ class Publisher:
         probe: the fixed probe sequences.
         temperature: the recipe's sampling temperature; the probe is compared at 1 and at this.
         bound: largest tolerated ``Gap.logprob_abs``.
+        broadcast: GPUs of each engine, where weights come by broadcast; 0: where they come by reference.
     """
 
     def __init__(
-        self, learner: LearnerGroup, pool: WorkerPool, probe: list[list[int]], temperature: float, bound: float
+        self,
+        learner: LearnerGroup,
+        pool: WorkerPool,
+        probe: list[list[int]],
+        temperature: float,
+        bound: float,
+        broadcast: int = 0,
     ) -> None:
         self._learner = learner
         self._pool = pool
         self._probe = probe
         self._temperature = temperature
         self._bound = bound
-        self._update: ray.ObjectRef | None = None
+        self._broadcast = broadcast
+        self._connected = False
+        self._parts: list[ray.ObjectRef] = []
         self._answers: list[ProbeResult] = []
         self.version = 0
         self.seconds = 0.0
@@ -73,8 +83,8 @@ class Publisher:
         """Send the learner's current weights to every worker as ``version``; each has them, and has answered the probe,
         when this returns. Episodes may then begin, but none may be used before ``verify``."""
         started = time.monotonic()
-        self._update = self._learner.publish(version)
-        self._answers = self._pool.call_all("adopt", self._update, self._probe, self._temperature, version)
+        self._parts = self._learner.publish(version)
+        self._answers = self._deliver("adopt", self._probe, self._temperature, version)
         self.version = version
         self.seconds = time.monotonic() - started
 
@@ -106,9 +116,51 @@ class Publisher:
                 "tight for the engine's dtype"
             )
 
+    def _deliver(self, method: str, *arguments: Any) -> list[Any]:
+        """Have all workers take the weights, in a call of this method; their answers.
+
+        By broadcast the learner sends at the same time. Workers sample on until all of it has begun.
+        """
+        if not self._broadcast:
+            return self._pool.call_all(method, *arguments, *self._parts)
+        if not self._connected:
+            self._connect()
+        asked = [(*arguments, *self._parts)] * len(self._pool)
+        return self._together("sending the weights", "send", (), method, asked)
+
+    def _connect(self) -> None:
+        """Open the broadcast: learner rank 0, then the GPUs of each engine."""
+        _, address = self._learner.call("finding a port", "address")[0]
+        host, port = address.removeprefix("tcp://").rsplit(":", 1)
+        world = 1 + self._broadcast * len(self._pool)
+        each = [(host, int(port), 1 + self._broadcast * index, world) for index in range(len(self._pool))]
+        self._together("opening the broadcast", "connect", (host, int(port), world), "connect", each)
+        self._connected = True
+
+    def _together(
+        self, what: str, own: str, arguments: tuple[Any, ...], theirs: str, each: list[tuple[Any, ...]]
+    ) -> list[Any]:
+        """A call to the learner and one to the workers that wait for each other; the workers' answers.
+
+        Raises:
+            RunError: one failed, died or did not end in time.
+        """
+        sending = self._learner.ask(own, *arguments)
+        asked = self._pool.ask_each(theirs, each)
+        try:
+            return gather([*sending, *asked], self._learner.deadline_s)[len(sending) :]
+        except CallFailed as failed:
+            if failed.place < len(sending):
+                self._learner.fail(failed, what)
+            self._pool.fail(failed.place - len(sending), failed.error, theirs)
+
     def _bring_up_to_date(self, index: int) -> None:
-        if self._update is not None:
-            self._pool.call(index, "update", self._update)
+        """Give a fresh worker the current weights; by broadcast all take them again, since all must join anew."""
+        self._connected = False
+        if self._parts and self._broadcast:
+            self._deliver("update")
+        elif self._parts:
+            self._pool.call(index, "update", *self._parts)
 
 
 def compare(

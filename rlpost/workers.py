@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
-from rlpost.faults import RunError, last_log_lines
+from rlpost.faults import CallFailed, RunError, gather, last_log_lines
 from rollout.specs import EpisodeSpec, Summary, WorkerSetup
 from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker
@@ -123,27 +123,42 @@ class WorkerPool:
 
     def ask(self, method: str, *args: Any) -> list[ray.ObjectRef]:
         """The same call to all workers at once, not waited for."""
-        return [getattr(worker.actor, method).remote(*args) for worker in self._workers]
+        return self.ask_each(method, [args] * len(self._workers))
+
+    def ask_each(self, method: str, each: Sequence[tuple[Any, ...]]) -> list[ray.ObjectRef]:
+        """A call to all workers at once, each with arguments of its own, not waited for."""
+        return [getattr(worker.actor, method).remote(*args) for worker, args in zip(self._workers, each, strict=True)]
 
     def answers(self, asked: Sequence[ray.ObjectRef], method: str) -> list[Any]:
         """What the workers answered to ``ask``, in worker order."""
-        return [self._get(index, ref, method) for index, ref in enumerate(asked)]
+        try:
+            return gather(asked, self._deadline_s)
+        except CallFailed as failed:
+            self.fail(failed.place, failed.error, method)
 
     def _get(self, index: int, ref: ray.ObjectRef, doing: str) -> Any:
         try:
-            return ray.get(ref, timeout=self._deadline_s)
-        except ray.exceptions.GetTimeoutError:
+            return gather([ref], self._deadline_s)[0]
+        except CallFailed as failed:
+            self.fail(index, failed.error, doing)
+
+    def fail(self, index: int, error: Exception | None, doing: str) -> NoReturn:
+        """Say in words which worker failed, doing what; without an error the time was over.
+
+        Raises:
+            RunError: always.
+        """
+        log = last_log_lines(self._workers[index].pid)
+        if error is None:
             raise RunError(
                 f"rollout worker {index} did not finish '{doing}' within cluster.deadline_s = {self._deadline_s:g} s. "
-                f"Its last log lines:\n{last_log_lines(self._workers[index].pid)}"
-            ) from None
-        except ray.exceptions.RayTaskError as error:
+                f"Its last log lines:\n{log}"
+            )
+        if isinstance(error, ray.exceptions.RayTaskError):
             raise RunError(f"rollout worker {index} failed in '{doing}': {error.cause}") from error
-        except ray.exceptions.RayActorError as error:
-            raise RunError(
-                f"rollout worker {index} died in '{doing}': {_first_line(error)}. Its last log lines:\n"
-                f"{last_log_lines(self._workers[index].pid)}"
-            ) from None
+        raise RunError(
+            f"rollout worker {index} died in '{doing}': {_first_line(error)}. Its last log lines:\n{log}"
+        ) from error
 
     def submit(self, specs: Sequence[EpisodeSpec]) -> list[Flight]:
         """Start episodes, spread evenly over the workers in a fixed order."""

@@ -5,6 +5,7 @@ Left out: how the bytes travel (object store, CUDA IPC, NCCL are kinds of ``payl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,8 @@ class WeightUpdate:
         dtypes: torch dtype names, e.g. ``"bfloat16"``, one a name.
         shapes: one a name.
         transport: ``"object_store"`` (``payload`` is a list of NumPy arrays, bfloat16 as int16 views, shaped like
-            ``shapes``) or ``"ipc"`` (``payload`` is a list of ``{gpu_uuid: reduce_tensor(p)[1]}``).
+            ``shapes``), ``"ipc"`` (a list of ``{gpu_uuid: reduce_tensor(p)[1]}``) or ``"nccl"`` (a list of None: the
+            learner broadcasts the weights in this order while the engine takes the record).
         payload: see ``transport``; one entry a name.
     """
 
@@ -29,3 +31,16 @@ class WeightUpdate:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     transport: str = "object_store"
     payload: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def join(cls, parts: Sequence[WeightUpdate]) -> WeightUpdate:
+        """One record of several that each carry some of the parameters of the same version."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls(parts[0].version, transport=parts[0].transport)
+        for part in parts:
+            whole.names += part.names
+            whole.dtypes += part.dtypes
+            whole.shapes += part.shapes
+            whole.payload += part.payload
+        return whole

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from envs.base import Env
 from reward.plugins import Plugin, PluginError
 from rollout.chat import ChatFormat, load_format
-from rollout.engine import Engine, ProbeResult
+from rollout.engine import Engine, EngineError, ProbeResult
 from rollout.env_session import EnvFactory
 from rollout.env_threads import EnvThreads
 from rollout.episode import EpisodeControl, play, record
@@ -47,6 +47,16 @@ class SleepingEngine(Protocol):
 
     async def sleep(self) -> None:
         """What runs is aborted."""
+        ...
+
+
+@runtime_checkable
+class BroadcastEngine(Protocol):
+    """An engine that can take weights from a broadcast of the learner's."""
+
+    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
+        """Meet the others at ``host:port``: the sender is rank 0 of ``world``, this engine's GPUs are ``first_rank``
+        and up."""
         ...
 
 
@@ -148,20 +158,26 @@ class RolloutWorker:
         if self._setup.deterministic and isinstance(self._engine, LockStepEngine):
             self._engine.expect(count)
 
-    async def update(self, update: WeightUpdate) -> int:
-        """Switch the engine to new weights; the version now in use.
+    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
+        """Join the broadcast of weights; see ``BroadcastEngine.connect``."""
+        if not isinstance(self._engine, BroadcastEngine):
+            raise EngineError(f"{type(self._engine).__name__} takes no weights by broadcast")
+        await self._engine.connect(host, port, first_rank, world)
+
+    async def update(self, *parts: WeightUpdate) -> int:
+        """Switch the engine to new weights, which may come in parts; the version now in use.
 
         Raises:
             EngineError: the engine refused them or died.
         """
-        await self._engine.update_weights(update)
+        await self._engine.update_weights(WeightUpdate.join(parts))
         return self._engine.version
 
     async def adopt(
-        self, update: WeightUpdate, token_ids: list[list[int]], temperature: float, seed: int
+        self, token_ids: list[list[int]], temperature: float, seed: int, *parts: WeightUpdate
     ) -> ProbeResult:
         """Switch to new weights and score the probe with them, before anything else is sampled."""
-        await self.update(update)
+        await self.update(*parts)
         return await self.probe(token_ids, temperature, seed)
 
     async def sleep(self) -> None:

@@ -55,9 +55,16 @@ class LearnerActor:
         return self._learner.score(sequences, temperature)
 
     def publish(self, version: int) -> list[ray.ObjectRef]:
-        """Put the weights into the object store: a list of one reference on rank 0, an empty one elsewhere."""
-        update = self._learner.weights(version)
-        return [ray.put(update)] if self._rank == 0 else []
+        """Put this rank's share of the weights into the object store, part by part."""
+        return [ray.put(part) for part in self._learner.weight_parts(version)]
+
+    def connect(self, host: str, port: int, world: int) -> None:
+        """See ``Learner.connect``."""
+        self._learner.connect(host, port, world)
+
+    def send(self) -> None:
+        """See ``Learner.send``."""
+        self._learner.send()
 
     def save(self, folder: str) -> None:
         """See ``Learner.save``."""

@@ -35,7 +35,8 @@ class LearnerSetup:
         seed: seeds adapters' initial weights and everything else that is random in the learner.
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
         collective_timeout_s: seconds after which a collective that a lost rank never joins raises.
-        transport: how published weights travel: ``object_store``, or ``ipc`` to engines on the learner's own GPU.
+        transport: how published weights travel: ``object_store``, ``ipc`` to engines on the learner's own GPU, or
+            ``nccl``, by broadcast to engines on others.
         compiled: torch.compile the decoder layers; takes a minute at the first step.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """

@@ -6,7 +6,8 @@ beside the first; what is sent is all there is. Left out: carrying the record (t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,47 @@ _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
-def weight_update(policy: PolicyModel, ranks: Ranks, version: int, ipc: bool) -> WeightUpdate:
-    """The current weights in the compute dtype; a collective. On other ranks than 0 the payload is empty.
+def weight_updates(policy: PolicyModel, ranks: Ranks, version: int, transport: str) -> Iterator[WeightUpdate]:
+    """The current weights in the compute dtype, in parts; a collective, to be run through to its end.
+
+    One rank gives one part. Of several, each gives every so many-th layer as a part of its own, so that no process ever
+    holds the whole model: send a part and drop it before asking for the next.
 
     Args:
         policy: the model.
         ranks: its ranks.
         version: the policy version these weights are.
-        ipc: hand out CUDA IPC handles instead of arrays; see ``held_tensors`` on how long they stay valid.
+        transport: ``object_store``; ``ipc``: the payload is of tensors, see ``to_ipc``.
 
     Returns:
         Arrays may share memory with the live weights: send or copy them before the next learning step.
     """
-    update = WeightUpdate(version, transport="ipc" if ipc else "object_store")
+    update, layers, layer = WeightUpdate(version, transport=transport), 0, ""
     for name, weight in policy.full_weights(policy.compute):
-        if ranks.rank == 0:
+        if ranks.world > 1 and layer_of(name) != layer:
+            if update.names:
+                yield update
+            layer, layers, update = layer_of(name), layers + 1, WeightUpdate(version, transport=transport)
+        if layers % ranks.world == ranks.rank:
             update.names.append(name)
             update.dtypes.append(_NAMES[weight.dtype])
             update.shapes.append(tuple(weight.shape))
-            update.payload.append(weight.contiguous() if ipc else as_numpy(weight))
-    return update
+            update.payload.append(weight.contiguous() if transport == "ipc" else as_numpy(weight))
+    if update.names:
+        yield update
+
+
+def announcement(policy: PolicyModel, version: int) -> WeightUpdate:
+    """What a broadcast of ``full_weights`` will bring; nothing is gathered."""
+    named = [(name, tuple(weight.shape)) for name, weight in policy.plain_weights()]
+    names, shapes = [name for name, _ in named], [shape for _, shape in named]
+    return WeightUpdate(version, names, [_NAMES[policy.compute]] * len(names), shapes, "nccl", [None] * len(names))
+
+
+def layer_of(name: str) -> str:
+    """The beginning of a weight's name that it shares with its layer: up to the first number; itself without one."""
+    found = re.match(r".*?\.\d+\.", name)
+    return found[0] if found else name
 
 
 def as_numpy(weight: Tensor) -> Any:

@@ -15,13 +15,10 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from rlpost.faults import RunError, last_log_lines
+from rlpost.faults import CallFailed, RunError, gather, last_log_lines
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
 from rollout.vllm.config import intel_openmp
-
-_GRACE_S = 5.0
-"""Seconds to learn whether another rank died, once one has failed."""
 
 
 class LearnerGroup:
@@ -35,6 +32,7 @@ class LearnerGroup:
         actor: class of each rank's actor.
 
     Attributes:
+        deadline_s: as given.
         vocabulary: rows of the output head; known after ``wait_ready``.
     """
 
@@ -47,7 +45,7 @@ class LearnerGroup:
         actor: type[LearnerActor] = LearnerActor,
     ) -> None:
         self._world = setup.config.ranks
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._start_deadline_s = start_deadline_s
         self._pids: list[int | None] = [None] * self._world
         self._starting: list[ray.ObjectRef] = []
@@ -93,10 +91,10 @@ class LearnerGroup:
         )[0]
         return scores
 
-    def publish(self, version: int) -> ray.ObjectRef:
-        """Put the current weights into the object store as ``version``; a reference to a ``WeightUpdate``."""
-        ref: ray.ObjectRef = self.call(f"publishing version {version}", "publish", version)[0][0]
-        return ref
+    def publish(self, version: int) -> list[ray.ObjectRef]:
+        """Hand out the current weights as ``version``: references to the parts of a ``WeightUpdate``, of all ranks."""
+        found = self.call(f"publishing version {version}", "publish", version)
+        return [ref for parts in found for ref in parts]
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint into ``folder``: a Hugging Face folder plus the trainer's state."""
@@ -115,42 +113,35 @@ class LearnerGroup:
 
     def call(self, what: str, method: str, *arguments: Any) -> list[Any]:
         """What a method of the actors returned on each rank; ``what`` it is for stands in the message of a fault."""
-        return self._wait([getattr(actor, method).remote(*arguments) for actor in self._actors], what, self._deadline_s)
+        return self._wait(self.ask(method, *arguments), what, self.deadline_s)
+
+    def ask(self, method: str, *arguments: Any) -> list[ray.ObjectRef]:
+        """The same call to all ranks, not waited for."""
+        return [getattr(actor, method).remote(*arguments) for actor in self._actors]
 
     def _wait(self, pending: list[ray.ObjectRef], what: str, deadline_s: float) -> list[Any]:
-        """Results of all ranks; the first failure of any rank ends the wait, since the others wait for it."""
-        places = {ref: rank for rank, ref in enumerate(pending)}
-        waiting = list(pending)
-        results: list[Any] = [None] * len(pending)
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=deadline_s)
-            if not done:
-                ranks = ", ".join(str(places[ref]) for ref in waiting)
-                raise RunError(
-                    f"the learner (rank {ranks}) was still {what} after {deadline_s:.0f} s (cluster.deadline_s)"
-                )
-            try:
-                results[places[done[0]]] = ray.get(done[0])
-            except ray.exceptions.RayError as error:
-                self._fail(error, places[done[0]], what, {places[ref]: ref for ref in waiting})
-        return results
+        try:
+            return gather(pending, deadline_s)
+        except CallFailed as failed:
+            self.fail(failed, what, deadline_s)
 
-    def _fail(self, error: Exception, rank: int, what: str, others: dict[int, ray.ObjectRef]) -> NoReturn:
-        """Say what happened; where a rank died, its partners fail too and may be heard first."""
-        if others and not isinstance(error, ray.exceptions.RayActorError):
-            ray.wait(list(others.values()), num_returns=len(others), timeout=_GRACE_S)
-            for other, ref in others.items():
-                try:
-                    ray.get(ref, timeout=0.0)
-                except ray.exceptions.RayActorError as death:
-                    error, rank = death, other
-                except ray.exceptions.RayError:
-                    continue
+    def fail(self, failed: CallFailed, what: str, deadline_s: float | None = None) -> NoReturn:
+        """Say in words which rank failed, doing what.
+
+        Raises:
+            RunError: always.
+        """
+        rank, error = failed.place, failed.error
+        if error is None:
+            ranks = ", ".join(str(rank) for rank in failed.missing if rank < self._world)
+            limit = self.deadline_s if deadline_s is None else deadline_s
+            raise RunError(f"the learner (rank {ranks}) was still {what} after {limit:.0f} s (cluster.deadline_s)")
         if isinstance(error, ray.exceptions.RayActorError):
             raise RunError(
                 f"the learner (rank {rank}, process {self._pids[rank]}) died while {what}. Its last lines:\n"
                 f"{last_log_lines(self._pids[rank])}\nIf the machine ran out of memory, lower "
-                "learner.max_tokens_per_pack, or set learner.gradient_checkpointing: true"
+                "learner.max_tokens_per_pack, or set learner.gradient_checkpointing: true. A run goes on from its last "
+                "checkpoint with: rlpost train --resume RUN"
             ) from error
         cause = getattr(error, "cause", error)
         known = type(cause).__module__.split(".")[0] in ("rlpost", "algorithms", "reward")

@@ -6,8 +6,9 @@ must call alike. Left out: Ray (actor.py, group.py) and what happens inside a st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from algorithms import registry
 from algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
-from rlpost.learner.export import files_beside_weights, to_ipc, weight_update
+from rlpost.learner.export import announcement, files_beside_weights, to_ipc, weight_updates
 from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import make_optimizer
@@ -52,6 +53,7 @@ class Learner:
         self.steps_done = 0
         self._base = Path(setup.folder)
         self._held: list[Tensor] = []
+        self._broadcast: Any = None
         config = setup.config
         kind = config.on_device(torch.cuda.is_available())
         if kind == "cuda" and not torch.cuda.is_available():
@@ -121,19 +123,44 @@ class Learner:
         return [self.policy.reading.by_token(part, np.float32(0))[1:] for part in parts]
 
     def weights(self, version: int) -> WeightUpdate:
-        """The current weights for the engines, in the compute dtype, adapters merged; empty on other ranks than 0.
+        """This rank's share of the current weights as one record; see ``weight_parts``."""
+        return WeightUpdate.join(list(self.weight_parts(version)) or [WeightUpdate(version)])
+
+    def weight_parts(self, version: int) -> Iterator[WeightUpdate]:
+        """The current weights for the engines, in the compute dtype, adapters merged: this rank's share, in parts.
 
         Arrays may share memory with the live weights, and IPC handles are valid until the next ``learn`` or
-        ``weights``: deliver them before that.
+        ``weights``: deliver them before that. By broadcast rank 0 says what ``send`` will bring.
         """
         self._held = []
         if self.setup.yields_memory and self.policy.device.type == "cuda":
             torch.cuda.empty_cache()
-        ipc = self.setup.transport == "ipc"
-        update = weight_update(self.policy, self._ranks, version, ipc)
-        if ipc and update.payload:
-            self._held = to_ipc(update)
-        return update
+        if self.setup.transport == "nccl":
+            if self._ranks.rank == 0:
+                yield announcement(self.policy, version)
+            return
+        for part in weight_updates(self.policy, self._ranks, version, self.setup.transport):
+            if part.transport == "ipc":
+                self._held += to_ipc(part)
+            yield part
+
+    def connect(self, host: str, port: int, world: int) -> None:
+        """Open the broadcast to all engines; only rank 0 sends."""
+        if self._ranks.rank == 0:
+            from rollout.vllm.transfer import Broadcast  # imports vllm: seconds
+
+            self._broadcast = Broadcast(host, port, world, self.policy.device)
+
+    def send(self) -> None:
+        """Broadcast the weights that ``weight_parts`` announced, while the engines take them; a collective."""
+        self._ranks.settle()
+        weights = self.policy.full_weights(self.policy.compute)
+        if self._ranks.rank == 0:
+            self._broadcast.send(weights)
+        else:
+            for _ in weights:
+                pass
+        self._ranks.settle()
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: a Hugging Face folder plus the trainer's state."""

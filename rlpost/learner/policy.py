@@ -136,12 +136,17 @@ class PolicyModel(nn.Module):
         """
         self.settle()
         merged = {f"{name}.weight": layer for name, layer in lora.adapters(self.model)}
+        for name, weight in self.plain_weights():
+            if name in merged:
+                yield name, lora.merged(merged[name]).to(dtype)
+            else:
+                yield name, whole(weight.detach().to(dtype))  # cast first: half as much to gather
+
+    def plain_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and live weights of the plain model, in the order of ``full_weights``."""
         for name, weight in self.model.named_parameters():
-            if ".lora_" in name:
-                continue
-            plain = name.replace(".base_layer.", ".")
-            full = lora.merged(merged[plain]) if plain in merged else whole(weight)
-            yield plain, full.to(dtype)
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), weight
 
 
 def _plain_name(module: nn.Module) -> str:

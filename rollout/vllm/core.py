@@ -42,7 +42,7 @@ class VllmCore:
         config: the engine's keys.
         max_context: longest sequence, prompt and sampled tokens together.
         seed: seed of draws that have no seed of their own.
-        transport: "object_store" or "ipc"; how weights will come.
+        transport: "object_store", "ipc" or "nccl"; how weights will come.
         seeded: requests draw from their own seeds. On a GPU vLLM then launches one kernel a request and step, which
             takes longer than the rest of a step of a small model, and the draws still do not repeat, because logits
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
@@ -77,7 +77,13 @@ class VllmCore:
             executor_class=Executor.get_class(settings),
             log_stats=False,
         )
-        self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+        if transport != "nccl":
+            self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+
+    def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
+        """Join the broadcast of weights, anew where it was joined before; blocks until all have."""
+        info = {"master_address": host, "master_port": port, "rank_offset": first_rank, "world_size": world}
+        self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
     def add(
         self,

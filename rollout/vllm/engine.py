@@ -33,7 +33,7 @@ class VllmEngine:
         stop_token_ids: tokens that end a turn; a sampled one is part of the sample.
         seed: seed of draws whose request has none.
         deterministic: lock-step; see ``expect``. On a GPU only then does a request draw from its own seed.
-        transport: how weights will come: "object_store", or "ipc" from a process on the same GPU.
+        transport: how weights will come: "object_store", "ipc" from a process on the same GPU, or "nccl" by broadcast.
         version: policy version of the weights in ``model``, -1 where that is not known.
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
@@ -132,6 +132,14 @@ class VllmEngine:
         self._parameters.check(update)
         async with self._one_at_a_time:
             await asyncio.wrap_future(self._loop.update(update))
+
+    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
+        """Join the broadcast that weights will come by; see ``BroadcastEngine``. What is sampled waits meanwhile.
+
+        Raises:
+            EngineError: the engine died.
+        """
+        await asyncio.wrap_future(self._loop.ask(lambda core: core.connect(host, port, first_rank, world)))
 
     async def sleep(self) -> None:
         """Give the GPU's memory back until the next ``update_weights``; what runs is aborted. See ``engine.sleep``.

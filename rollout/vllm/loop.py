@@ -94,6 +94,17 @@ class StepLoop:
         self._post(lambda: self._load(update, future), future)
         return future
 
+    def ask(self, what: Callable[[VllmCore], None]) -> Future[None]:
+        """Do something with the core between two steps."""
+        future: Future[None] = Future()
+
+        def command() -> None:
+            what(self._core)
+            future.set_result(None)
+
+        self._post(command, future)
+        return future
+
     def sleep(self) -> Future[None]:
         """Abort what runs and give the GPU's memory back until the next update."""
         future: Future[None] = Future()

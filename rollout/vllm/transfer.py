@@ -2,19 +2,23 @@
 
 Receivers are registered through vLLM's plugin entry point, so workers of tensor-parallel engines have them as well.
 Where a layer computes with its weights as they are in a checkpoint, they are written in place; else vLLM's layerwise
-reload takes the layers apart and puts them together again, which takes several times longer. Left out: NCCL between
-nodes, and vLLM's labels of weight versions (the adapter counts versions itself).
+reload takes the layers apart and puts them together again, which takes several times longer. By broadcast the weights
+go from the learner's GPU into every engine's, a few layers at a time (through gloo where there is no GPU, so that all
+but NCCL itself is the same there). Left out: vLLM's labels of weight versions (the adapter counts versions itself).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -22,17 +26,23 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
+from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
+from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, unpack_tensor
 
 from rollout.parameters import as_tensor
 from rollout.weight_update import WeightUpdate
 
-BACKENDS = {"object_store": "rlpost", "ipc": "rlpost_ipc"}
+BACKENDS = {"object_store": "rlpost", "ipc": "rlpost_ipc", "nccl": "rlpost_nccl"}
 """Our names of transports to vLLM's names of receivers."""
+CHUNK_BYTES = 1 << 28
+"""A broadcast ends with the parameter that takes it beyond this: many small ones would wait for each other."""
 
 
 def register() -> None:
     """Entry point of the plugin; vLLM may call it several times in one process."""
-    for transport, receiver in (("object_store", ObjectStoreReceiver), ("ipc", IpcReceiver)):
+    receivers = (("object_store", ObjectStoreReceiver), ("ipc", IpcReceiver), ("nccl", NcclReceiver))
+    for transport, receiver in receivers:
         with contextlib.suppress(ValueError):  # registered already
             WeightTransferEngineFactory.register_engine(BACKENDS[transport], receiver)
 
@@ -53,7 +63,8 @@ def update_info(update: WeightUpdate) -> dict[str, Any]:
         "dtype_names": update.dtypes,
         "shapes": [list(shape) for shape in update.shapes],
     }
-    return fields | {"ipc_handles" if update.transport == "ipc" else "arrays": update.payload}
+    payload = {"ipc": {"ipc_handles": update.payload}, "object_store": {"arrays": update.payload}}
+    return fields | payload.get(update.transport, {})
 
 
 @dataclass
@@ -71,27 +82,45 @@ class ObjectStoreUpdate(WeightTransferUpdateInfo):
     arrays: list[NDArray[Any]] = field(default_factory=list)
 
 
-class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Loads NumPy arrays into a vLLM model, layer by layer, on a CPU or a GPU."""
+class _Reload:
+    """How an update begins and ends, on a CPU or a GPU."""
 
-    init_info_cls = ObjectStoreInit
-    update_info_cls = ObjectStoreUpdate
-
-    def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
-        """No rendezvous is needed."""
-
-    def start_weight_update(self) -> None:
+    def start_weight_update(self: Any) -> None:
         """Give the model's layers their checkpoint form again, so that checkpoint weights fit."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         if not in_place(self):
             initialize_layerwise_reload(self.model)
 
-    def update_weights(self, update_info: dict[str, Any]) -> None:
+    def update_weights(self: Any, update_info: dict[str, Any]) -> None:
         """As in the base class, which would also wait for an accelerator that a CPU does not have."""
         self.receive_weights(self.parse_update_info(update_info))
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
+
+    def finish_weight_update(self: Any) -> None:
+        """Bring the layers back into the form the kernels use."""
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        if not in_place(self):
+            finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            repack_tied_heads(self.model)
+
+    @staticmethod
+    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
+        """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
+        raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
+
+
+class ObjectStoreReceiver(_Reload, WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
+    """Loads NumPy arrays into a vLLM model, layer by layer."""
+
+    init_info_cls = ObjectStoreInit
+    update_info_cls = ObjectStoreUpdate
+
+    def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
+        """No rendezvous is needed."""
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
         """Hand every parameter to the model's own loaders."""
@@ -102,22 +131,8 @@ class ObjectStoreReceiver(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         for name, dtype_name, array in zip(update.names, update.dtype_names, update.arrays, strict=True):
             yield name, as_tensor(array, dtype_name)
 
-    def finish_weight_update(self) -> None:
-        """Bring the layers back into the form the kernels use."""
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
-
-        if not in_place(self):
-            finalize_layerwise_reload(self.model, self.model_config)
-        if self.device.type == "cpu":
-            repack_tied_heads(self.model)
-
     def shutdown(self) -> None:
         """Nothing is held between updates."""
-
-    @staticmethod
-    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
-        """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
-        raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
 
 
 class IpcReceiver(IPCWeightTransferEngine):
@@ -132,6 +147,80 @@ class IpcReceiver(IPCWeightTransferEngine):
         """Likewise."""
         if not in_place(self):
             super().finish_weight_update()
+
+
+class NcclReceiver(_Reload, NCCLWeightTransferEngine):
+    """vLLM's receiver of broadcasts, for the chunks that ``Broadcast`` sends; may be connected anew."""
+
+    def init_transfer_engine(self, init_info: Any) -> None:
+        """Meet the sender and the other engines."""
+        self.shutdown()
+        if self.device.type != "cpu":
+            super().init_transfer_engine(init_info)
+            return
+        where = (init_info.master_address, init_info.master_port)
+        self.model_update_group: Any = _Gloo(
+            *where, init_info.rank_offset + self.parallel_config.rank, init_info.world_size
+        )
+
+    def receive_weights(self, update_info: Any) -> None:
+        """Take chunk after chunk, each as soon as the one before has been handed to the model's loaders."""
+        chunk: list[tuple[str, list[int], torch.dtype, int]] = []
+        fields = zip(update_info.names, update_info.shapes, update_info.dtype_names, strict=True)
+        for name, shape, dtype_name in fields:
+            dtype = getattr(torch, dtype_name)
+            chunk.append((name, shape, dtype, math.prod(shape) * dtype.itemsize))
+            if sum(size for *_, size in chunk) > CHUNK_BYTES:
+                self._receive(chunk)
+                chunk = []
+        if chunk:
+            self._receive(chunk)
+
+    def _receive(self, chunk: list[tuple[str, list[int], torch.dtype, int]]) -> None:
+        names, shapes, dtypes, sizes = map(list, zip(*chunk, strict=True))
+        buffer = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        self.model_update_group.broadcast(buffer, src=0)
+        model: Any = self.model
+        model.load_weights(unpack_tensor(buffer, names, shapes, dtypes, sizes))
+
+
+class Broadcast:
+    """The sending end, in the process that has the weights: rank 0. Blocks until all engines have joined.
+
+    Args:
+        host, port: where they meet.
+        world: the GPUs of all engines, and this one.
+        device: where the weights are.
+    """
+
+    def __init__(self, host: str, port: int, world: int, device: torch.device) -> None:
+        self._group: Any
+        if device.type == "cpu":
+            self._group = _Gloo(host, port, 0, world)
+        else:
+            self._group = stateless_init_process_group(host, port, 0, world, device.index)
+
+    def send(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """Broadcast weights, in the order that the engines were told, without ever holding more than a chunk."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*exceeds buffer_size_bytes")
+            while (chunk := pack_tensors(weights, lambda named: named[1], CHUNK_BYTES)) is not None:
+                self._group.broadcast(chunk.packed_tensor, src=0)
+
+
+class _Gloo:
+    """What is used of vLLM's NCCL communicator, without a GPU."""
+
+    def __init__(self, host: str, port: int, rank: int, world: int) -> None:
+        self._group: Any = stateless_init_torch_distributed_process_group(host, port, rank, world, "gloo")
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        """In place; ends when this process's part is done."""
+        self._group.broadcast(tensor, src).wait()
+
+    def destroy(self) -> None:
+        """Leave the group."""
+        self._group = None
 
 
 def repack_tied_heads(model: torch.nn.Module) -> None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from algorithms.base import Plan
 from rlpost.learner.config import LoraConfig, OptimizerConfig
+from rlpost.learner.export import as_numpy, layer_of
 from rlpost.learner.learner import Learner
 from rlpost.learner.sharding import whole
 from tests.learner.helpers import Clipped, batch, setup, weights_of
@@ -60,7 +61,7 @@ def run(rank: int, folders: tuple[Path, Path], out: Path) -> None:
                 moved = learner.learn(batch(4, seed=9, step=2)).metrics["loss"]
                 learner.load(checkpoint)
                 results[name, world]["resumed"] = learner.learn(batch(4, seed=9, step=2)).metrics["loss"] - moved
-                results[name, world]["exported"] = len(learner.weights(1).payload)
+                results[name, world]["exported"] = _exported(learner, world)
                 learner.close()
     for world in (one for one in PAIRS if one > rank):
         for name in SAVED:
@@ -109,6 +110,20 @@ def _steps(learner: Learner, case: dict[str, Any], world: int) -> dict[str, Any]
         "change": {name: after[name] - before[name] for name in after},
         "scores": np.concatenate(learner.score([list(range(9)), [3], [7, 8]], 0.8)),
     }
+
+
+def _exported(learner: Learner, world: int) -> tuple[list[int], bool]:
+    """How many weights each rank publishes, no more than a layer at a time; and whether together they are the model."""
+    parts = [[(part.names, part.payload) for part in learner.weight_parts(1)]]
+    if world > 1:
+        every: list[Any] = [None] * world
+        dist.all_gather_object(every, parts[0])
+        parts = every
+        assert all(len({layer_of(name) for name in names}) == 1 for own in parts for names, _ in own)
+    sent = {name: array for own in parts for part in own for name, array in zip(*part, strict=True)}
+    kept = {name: as_numpy(weight) for name, weight in learner.policy.full_weights(learner.policy.compute)}
+    same = sent.keys() == kept.keys() and all(np.array_equal(sent[name], kept[name]) for name in kept)
+    return [sum(len(names) for names, _ in own) for own in parts], same
 
 
 def _everything(learner: Learner) -> dict[str, Any]:

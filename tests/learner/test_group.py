@@ -72,7 +72,7 @@ def test_the_actor_does_what_the_class_does(group: LearnerGroup, mine: LearnerSe
     sequences = [list(range(9)), [3, 4]]
     for own, other in zip(group.score(sequences, 0.7), plain.score(sequences, 0.7), strict=True):
         np.testing.assert_allclose(own, other, atol=1e-4)
-    update, expected_update = ray.get(group.publish(2)), plain.weights(2)
+    update, expected_update = ray.get(group.publish(2)[0]), plain.weights(2)
     assert (update.version, update.names) == (2, expected_update.names)
     for own, other in zip(update.payload, expected_update.payload, strict=True):
         np.testing.assert_allclose(own, other, atol=1e-4)
@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there(ray_cluster: None, mine: LearnerSetup) -> Non
 
 
 @pytest.mark.slow
-def test_two_ranks_and_the_death_of_one(ray_cluster: None, mine: LearnerSetup) -> None:
+def test_two_ranks_and_one_that_hangs_then_dies(ray_cluster: None, mine: LearnerSetup) -> None:
     config = mine.config.model_copy(update={"ranks": 2})
     group = LearnerGroup(replace(mine, config=config, collective_timeout_s=60.0), deadline_s=120.0)
     group.wait_ready()
@@ -109,6 +109,12 @@ def test_two_ranks_and_the_death_of_one(ray_cluster: None, mine: LearnerSetup) -
     assert len(group.score([[1, 2, 3]])[0]) == 2
     victim = group._pids[1]
     assert victim is not None
+    os.kill(victim, signal.SIGSTOP)
+    group.deadline_s = 5.0
+    with pytest.raises(RunError, match=r"\(rank .*1\) was still learning step 0 after 5 s \(cluster.deadline_s\)"):
+        group.learn(refs, sent)
+    os.kill(victim, signal.SIGCONT)
+    group.deadline_s = 120.0
     threading.Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
     started = time.monotonic()
 

@@ -51,6 +51,25 @@ PARAMETERS = {
     "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferInitInfo": set(),
     "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.start_weight_update": set(),
     "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.finish_weight_update": set(),
+    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.init_transfer_engine": {"init_info"},
+    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.shutdown": set(),
+    "vllm.distributed.weight_transfer.nccl_common:NCCLWeightTransferInitInfo": {
+        "master_address", "master_port", "rank_offset", "world_size",
+    },
+    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferUpdateInfo": {"names", "dtype_names", "shapes"},
+    "vllm.distributed.weight_transfer.nccl_common:stateless_init_process_group": {
+        "master_address", "master_port", "rank", "world_size", "device",
+    },
+    "vllm.distributed.device_communicators.pynccl:PyNcclCommunicator.broadcast": {"tensor", "src"},
+    "vllm.distributed.utils:stateless_init_torch_distributed_process_group": {
+        "host", "port", "rank", "world_size", "backend",
+    },
+    "vllm.distributed.weight_transfer.packed_tensor:pack_tensors": {
+        "iterator", "post_iter_func", "buffer_size_bytes",
+    },
+    "vllm.distributed.weight_transfer.packed_tensor:unpack_tensor": {
+        "packed_tensor", "names", "shapes", "dtypes", "tensor_sizes",
+    },
     "vllm.model_executor.model_loader.reload:initialize_layerwise_reload": {"model"},
     "vllm.model_executor.model_loader.reload:finalize_layerwise_reload": set(),
 }  # fmt: skip
@@ -114,7 +133,7 @@ async def check_contract(engine: Any) -> list[str]:
         broken.append(f"EngineCoreRequest now has {required} required fields")
     broken.extend(
         f"no weight receiver '{name}'"
-        for name in ("rlpost", "rlpost_ipc")
+        for name in ("rlpost", "rlpost_ipc", "rlpost_nccl")
         if name not in WeightTransferEngineFactory._registry
     )
     return broken
@@ -162,6 +181,21 @@ async def ipc_form(engine: Any) -> Any:
 
 def test_an_ipc_update_has_the_form_of_vllms_receiver(vllm: Run) -> None:
     assert vllm(ipc_form) == (["a"], ["bfloat16"], [[2, 3]], [{"GPU-1": (0,)}])
+
+
+async def nccl_form(engine: Any) -> Any:
+    """An announced broadcast as vLLM's own receiver parses it."""
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferUpdateInfo
+
+    from rollout.vllm.transfer import update_info
+    from rollout.weight_update import WeightUpdate
+
+    info = NCCLWeightTransferUpdateInfo(**update_info(WeightUpdate(3, ["a"], ["bfloat16"], [(2, 3)], "nccl", [None])))
+    return info.names, info.dtype_names, info.shapes
+
+
+def test_a_broadcast_has_the_form_of_vllms_receiver(vllm: Run) -> None:
+    assert vllm(nccl_form) == (["a"], ["bfloat16"], [[2, 3]])
 
 
 async def wrong_bytes(engine: Any) -> str:

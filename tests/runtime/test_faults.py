@@ -25,7 +25,6 @@ from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import RunFolder, create
 from rlpost.session import Session, open_session
-from rollout.weight_update import WeightUpdate
 
 from .conftest import TINY, rows
 
@@ -95,11 +94,11 @@ def test_wrong_weights_stop_the_run_within_a_step(
 ) -> None:
     publish = LearnerGroup.publish
 
-    def tampered(self: LearnerGroup, version: int) -> ray.ObjectRef:
-        update: WeightUpdate = ray.get(publish(self, version))
+    def tampered(self: LearnerGroup, version: int) -> list[ray.ObjectRef]:
+        (update,) = ray.get(publish(self, version))
         noise = np.random.default_rng(0)
         update.payload = [array + noise.normal(0, 0.01, array.shape).astype(array.dtype) for array in update.payload]
-        return ray.put(update)
+        return [ray.put(update)]
 
     folder = create(tmp_path / "run")
     with Progress(total_steps=2) as progress, open_session(env_recipe("Base"), folder, progress) as session:
