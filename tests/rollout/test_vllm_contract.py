@@ -224,9 +224,10 @@ async def has_method(engine: Any, name: str) -> bool:
     """Whether vLLM's base class of receivers asks for ``name`` and ours defines it."""
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from rollout.vllm.transfer import ObjectStoreReceiver
+    from rollout.vllm.transfer import NcclReceiver, ObjectStoreReceiver
 
-    return name in vars(WeightTransferEngine) and name in vars(ObjectStoreReceiver)
+    asked = vars(WeightTransferEngine).get(name)
+    return asked is not None and asked not in (getattr(ObjectStoreReceiver, name), getattr(NcclReceiver, name))
 
 
 async def where_weights_are_written_in_place(engine: Any) -> list[bool]:
