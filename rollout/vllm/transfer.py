@@ -195,17 +195,30 @@ class Broadcast:
 
     def __init__(self, host: str, port: int, world: int, device: torch.device) -> None:
         self._group: Any
-        if device.type == "cpu":
+        self._stream = None if device.type == "cpu" else torch.cuda.Stream(device)
+        if self._stream is None:
             self._group = _Gloo(host, port, 0, world)
-        else:
+            return
+        with self._on_its_stream():
             self._group = stateless_init_process_group(host, port, 0, world, device.index)
 
     def send(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         """Broadcast weights, in the order that the engines were told, without ever holding more than a chunk."""
-        with warnings.catch_warnings():
+        with self._on_its_stream(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*exceeds buffer_size_bytes")
             while (chunk := pack_tensors(weights, lambda named: named[1], CHUNK_BYTES)) is not None:
                 self._group.broadcast(chunk.packed_tensor, src=0)
+
+    @contextlib.contextmanager
+    def _on_its_stream(self) -> Iterator[None]:
+        """vLLM's communicator would else make a new stream the current one for all that this thread does later."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+        self._stream.synchronize()
 
 
 class _Gloo:
