@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,7 @@ def test_a_run_goes_on_exactly_where_it_stopped(scalebio: Callable[..., LoadedRe
     whole = run(scalebio(*overrides), "whole")
     again = run(scalebio(*overrides), "again")
     assert rows(whole, times=False) == rows(again, times=False)
-    for file in again.checkpoint(4).iterdir():
-        file.unlink()
+    shutil.rmtree(again.checkpoint(4))
     lines = (again.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (again.path / "metrics.jsonl").write_text("".join(lines[:3]))
     _, done, checkpoint = reopen(again.path)
