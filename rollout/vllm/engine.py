@@ -139,7 +139,7 @@ class VllmEngine:
         Raises:
             EngineError: the engine died.
         """
-        await asyncio.wrap_future(self._loop.ask(lambda core: core.connect(host, port, first_rank, world)))
+        await asyncio.wrap_future(self._loop.connect(host, port, first_rank, world))
 
     async def sleep(self) -> None:
         """Give the GPU's memory back until the next ``update_weights``; what runs is aborted. See ``engine.sleep``.

@@ -94,15 +94,15 @@ class StepLoop:
         self._post(lambda: self._load(update, future), future)
         return future
 
-    def ask(self, what: Callable[[VllmCore], None]) -> Future[None]:
-        """Do something with the core between two steps."""
+    def connect(self, host: str, port: int, first_rank: int, world: int) -> Future[None]:
+        """Join the broadcast of weights between two steps."""
         future: Future[None] = Future()
 
-        def command() -> None:
-            what(self._core)
+        def join() -> None:
+            self._core.connect(host, port, first_rank, world)
             future.set_result(None)
 
-        self._post(command, future)
+        self._post(join, future)
         return future
 
     def sleep(self) -> Future[None]:

@@ -110,12 +110,16 @@ class LoopProcess:
 
     def update(self, update: WeightUpdate) -> Future[None]:
         """See StepLoop. Handles of a GPU's memory are sent as they are, arrays through shared memory."""
-        if update.transport == "ipc":
+        if update.transport != "object_store":
             return self._ask("update", update)
         places = self._arrays.write(update.payload)
         future = self._ask("update", dataclasses.replace(update, payload=places))
         future.add_done_callback(lambda _: self._arrays.clear())
         return future
+
+    def connect(self, host: str, port: int, first_rank: int, world: int) -> Future[None]:
+        """See StepLoop."""
+        return self._ask("connect", host, port, first_rank, world)
 
     def sleep(self) -> Future[None]:
         """See StepLoop."""

@@ -87,7 +87,7 @@ class Server:
         return self._loop.generate(dataclasses.replace(request, ends=self._checks[check]) if check else request)
 
     def _update(self, update: WeightUpdate) -> Future[Any]:
-        if update.transport != "ipc":
+        if update.transport == "object_store":
             update = dataclasses.replace(update, payload=self._arrays.read(update.payload))
         return self._loop.update(update)
 
