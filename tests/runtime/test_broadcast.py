@@ -22,6 +22,7 @@ from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import create
 from rlpost.seats import place_in_cluster
+from rollout.vllm.config import VllmConfig, engine_environment
 
 from .conftest import rows
 from .test_faults import ENVS
@@ -61,3 +62,23 @@ def test_two_ranks_broadcast_to_two_workers(
     assert [row["episodes"] for row in found] == [16, 16, 16]
     assert all(row["gap/logprob_abs"] < 1e-4 for row in found)
     assert all(row["updates"] > 0 for row in found)
+
+
+def test_an_engine_over_two_processes_takes_a_broadcast(
+    small_recipe: Callable[..., LoadedRecipe], tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+
+    def environment(config: VllmConfig, device: str) -> dict[str, str]:
+        # left to itself vLLM wants a NUMA node for each of an engine's processes
+        return engine_environment(config, device) | {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
+
+    monkeypatch.setattr(sessions, "place_in_cluster", by_broadcast)
+    monkeypatch.setattr(sessions, "engine_environment", environment)
+    loaded = small_recipe("learner.ranks=2", "learner.lora={rank: 4}", "engine.tensor_parallel=2", "engine.threads=1")
+    with (
+        Progress(total_steps=0) as progress,
+        sessions.open_session(loaded, create(tmp_path / "run"), progress) as session,
+    ):
+        session.publisher.publish(1)
+        assert session.publisher.verify().logprob_abs < 1e-4
