@@ -17,6 +17,7 @@ import pytest
 import ray
 import yaml
 
+from reward.plugins import Plugin
 from rlpost.controller import Controller
 from rlpost.faults import RunError
 from rlpost.learner.group import LearnerGroup
@@ -89,6 +90,12 @@ def controller_of(session: Session) -> Controller:
     return Controller(session, MetricsWriter(folder), RolloutWriter(folder, lambda ids: [str(i) for i in ids], 0))
 
 
+def engine_process(worker: int) -> int:
+    """The process id of a worker's engine, which is a child of it."""
+    [found] = [child.pid for child in psutil.Process(worker).children() if "rollout.vllm.served" in child.cmdline()]
+    return found
+
+
 def test_wrong_weights_stop_the_run_within_a_step(
     env_recipe: Make, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,16 +115,25 @@ def test_wrong_weights_stop_the_run_within_a_step(
     assert not (folder.path / "metrics.jsonl").exists() or not rows(folder)
 
 
+@pytest.mark.parametrize("killed", ["worker", pytest.param("its engine's own process", marks=pytest.mark.slow)])
 def test_a_killed_worker_is_restarted_and_the_step_completes(
-    env_recipe: Make, tmp_path: Path, ray_cluster: None
+    env_recipe: Make, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, killed: str
 ) -> None:
+    if killed != "worker":  # as on a GPU
+        own = (
+            Plugin("rollout.vllm.engine:VllmEngine"),
+            {"config": env_recipe("Base").recipe.engine, "own_process": True},
+        )
+        monkeypatch.setattr("rlpost.session._engine", lambda *_: own)
     folder = create(tmp_path / "run")
     loaded = env_recipe("Base", "batch.tasks=8", "steps=2")
     with Progress(total_steps=2) as progress, open_session(loaded, folder, progress) as session:
         controller = controller_of(session)
         controller.step(0)
         controller._keep_in_flight(1)
-        os.kill(session.pool.pids[0], signal.SIGKILL)
+        worker = session.pool.pids[0]
+        assert worker is not None
+        os.kill(worker if killed == "worker" else engine_process(worker), signal.SIGKILL)
         controller.step(1)
         assert session.pool.call(0, "status").version == 2
     found = rows(folder)
