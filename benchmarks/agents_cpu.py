@@ -1,4 +1,4 @@
-"""The agents experiment on a CPU: six methods on the compact errands world, the same rollouts each, several seeds.
+"""The agents experiment on a CPU: seven methods on the compact errands world, the same rollouts each, several seeds.
 
     python benchmarks/agents_cpu.py --out /tmp/agents --minutes 5          # again and again, until all runs are done
 
@@ -18,12 +18,13 @@ RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_mini.yaml"
 METHODS = {
     "LOOP token": ["algorithm={name: loop, clip: 0.2, epochs: 2, minibatches: 2}"],
     "LOOP trajectory": ["algorithm={name: loop, ratio: trajectory, clip: 0.2, epochs: 2, minibatches: 2}"],
+    "LOOP RwNorm": ["algorithm={name: loop, clip: 0.2, epochs: 2, minibatches: 2, advantage: {std: sample}}"],
     "RLOO": ["algorithm={name: rloo}"],
     "GRPO": ["algorithm={name: grpo}"],
     "expert iteration": ["algorithm={name: expert_iteration, epochs: 2, minibatches: 2}"],
-    "RFT": ["algorithm={name: rft, epochs: 4, minibatches: 60}", "steps=1", "batch.tasks=360", "batch.group_size=8"],
+    "RFT": ["algorithm={name: rft, epochs: 4, minibatches: 80}", "steps=1", "batch.tasks=640", "batch.group_size=8"],
 }
-"""360 tasks x 8 rollouts are those of 30 steps of 12 x 8."""
+"""640 tasks x 8 rollouts are those of 40 steps of 16 x 8."""
 TINY = [
     "steps=2",
     "batch.tasks=4",

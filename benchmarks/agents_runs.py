@@ -209,24 +209,30 @@ def run_all(
 
 
 def summarise(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> str:
-    """A Markdown table: means over seeds with 95 % t-intervals."""
-    by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """A Markdown table: means over seeds with 95 % t-intervals, and the first method's lead, seed by seed."""
+    by_method: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
-        by_method[row["method"]].append(row)
+        by_method[row["method"]][row["seed"]] = row
+    first = by_method.get(methods[0], {})
+    greedy = any("after_greedy" in row for row in rows)
     lines = [
-        "| method | n | TGC before | TGC after | SGC after | gain in TGC | step s |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | n | TGC before | TGC after | SGC after |{' TGC after, greedy |' * greedy} gain in TGC "
+        f"| lead of {methods[0]} | step s |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * greedy,
     ]
     for method in methods:
-        runs = by_method.get(method, [])
+        runs = by_method.get(method, {})
         if runs:
-            gains = [run["after"]["tgc"] - run["before"]["tgc"] for run in runs]
+            after = {seed: run["after"]["tgc"] for seed, run in runs.items()}
+            shared = sorted(first.keys() & runs.keys())
             cells = [
-                interval([run["before"]["tgc"] for run in runs]),
-                interval([run["after"]["tgc"] for run in runs]),
-                interval([run["after"]["sgc"] for run in runs]),
-                interval(gains),
-                f"{statistics.median(run['step_s'] for run in runs):.2f}",
+                interval([run["before"]["tgc"] for run in runs.values()]),
+                interval(list(after.values())),
+                interval([run["after"]["sgc"] for run in runs.values()]),
+                *([interval([run["after_greedy"]["tgc"] for run in runs.values()])] if greedy else []),
+                interval([after[seed] - run["before"]["tgc"] for seed, run in runs.items()]),
+                interval([first[seed]["after"]["tgc"] - after[seed] for seed in shared]) if runs is not first else "",
+                f"{statistics.median(run['step_s'] for run in runs.values()):.2f}",
             ]
             lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -234,6 +240,8 @@ def summarise(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> str:
 
 def interval(values: Sequence[float]) -> str:
     """Mean and half-width of its 95 % interval, in percent."""
+    if not values:
+        return ""
     mean = 100 * statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.1f}"
