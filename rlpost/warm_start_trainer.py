@@ -107,7 +107,6 @@ def _trainer(job: WarmStartJob, model: Any, conversations: Sequence[Conversation
         learning_rate=config.lr,
         lr_scheduler_type="linear",
         warmup_steps=config.steps // 20,
-        train_sampling_strategy="group_by_length",  # batches are padded, not packed
         seed=job.seed,
         bf16=on_gpu,
         use_cpu=not on_gpu,
