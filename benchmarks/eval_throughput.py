@@ -41,6 +41,9 @@ SHAPE |= {"intermediate_size": 4864, "vocab_size": 151_936}
 TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
 TINY |= {"intermediate_size": 256, "vocab_size": 8192}
 ELSEWHERE = "--elsewhere"
+GPU_CACHE_GIB, GPU_SHARE = 8, 0.3
+"""All requests at once take 2 GiB of it. A cache of given size: where its size is measured, another program that ends
+meanwhile ends vLLM too."""
 
 PEER_S = 210
 """Seconds a peer may take, start included; a second engine process that hangs must not take the machine's time."""
@@ -82,7 +85,10 @@ def main() -> None:
             print(f"no time left for '{name}'", flush=True)
             continue
         start = time.monotonic()
-        rows += _run_peer(given) if name == "vllm" else [_ours(given, model, name)]
+        try:
+            rows += _run_peer(given) if name == "vllm" else [_ours(given, model, name)]
+        except subprocess.CalledProcessError as error:
+            print(f"'{name}' ended with {error.returncode}", flush=True)
         longest = time.monotonic() - start
         _report(given, rows)
 
@@ -159,10 +165,11 @@ def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, 
     subprocess.run(["rm", "-rf", str(out)], check=True)
     words = [str(model), "--bench", bench, "--n", str(given.n), "--limit", str(given.limit), "--out", str(out)]
     words += ["--max-new-tokens", str(given.max_new_tokens), "--data", f"{name}={given.data.resolve()}"]
-    words += [f"engine.slots={given.slots}", f"engine.dtype={_dtype(given)}", "engine.gpu_memory_utilization=0.6"]
-    words.append("temperature=1.0")
+    words += [f"engine.slots={given.slots}", f"engine.dtype={_dtype(given)}", "temperature=1.0"]
     if given.device == "cpu":
         words += ["engine.kv_cache_gib=0.5", "engine.threads=1"]
+    else:
+        words += [f"engine.kv_cache_gib={GPU_CACHE_GIB}", f"engine.gpu_memory_utilization={GPU_SHARE}"]
     if given.seeded:
         words.append("deterministic=true")
     command = ["-m", "rlpost.cli", "eval"] if contestant != "other" else [str(Path(__file__).resolve()), ELSEWHERE]
@@ -230,7 +237,7 @@ def _peer(given: argparse.Namespace) -> None:
     longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts)
     options: dict[str, Any] = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 29, "block_size": 32}
     if given.device == "cuda":
-        options = {"gpu_memory_utilization": 0.6}
+        options = {"gpu_memory_utilization": GPU_SHARE, "kv_cache_memory_bytes": GPU_CACHE_GIB << 30}
     llm = LLM(
         model=str(model),
         dtype="float32" if given.device == "cpu" else "bfloat16",
