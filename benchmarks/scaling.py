@@ -145,7 +145,7 @@ def step_part(args: argparse.Namespace, folder: Path, shape: str, size: int) -> 
     from rlpost.session import open_session
 
     half = max(1, size // 2)
-    transport = "nccl" if args.device == "cuda" and size > 1 else "auto"
+    transport = args.transport if args.device == "cuda" and size > 1 else "auto"
     apart = (f"learner.ranks={half}", f"rollout.workers={half}", f"sync.transport={transport}")
     loaded = recipe_of(args, folder, shape, args.completions * half, *apart)
     run = RunFolder(folder / "run")
@@ -214,6 +214,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--parts", nargs="+", help="KIND:SHAPE:GPUS; default: all that this machine can")
     made.add_argument("--address", help="of a running Ray cluster")
+    made.add_argument("--transport", default="nccl", choices=("nccl", "object_store"), help="of steps on several GPUs")
     made.add_argument("--seconds", type=float, default=3600, help="begin no part after so many")
     made.add_argument("--limit", type=float, default=240, help="seconds a part may take")
     numbers = {"completions": 256, "tokens": 256, "prompt": 190, "warm-up": 2, "steps": 5, "pack": 8192, "threads": 2}

@@ -1,10 +1,11 @@
-"""What test_placement.py runs as a process of its own: a Ray cluster of two nodes with eight GPUs each that are not
-there, placements reserved in it, and where actors then find themselves.
+"""What test_placement.py runs as processes of their own: Ray clusters of two nodes. In one of them each node has eight
+GPUs that are not there, and placements are reserved; in the other each has two CPUs, and a real run needs both.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,15 @@ class Where:
     def look(self) -> tuple[str, list[str]]:
         context = ray.get_runtime_context()
         return context.get_node_id(), context.get_accelerator_ids()["GPU"]
+
+
+def on_two_nodes(recipe: str, out: str) -> None:
+    """Train a recipe of four actors from the command line, in a cluster whose nodes hold two actors each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster.add_node(num_cpus=2)
+    command = [sys.executable, "-m", "rlpost.cli", "train", recipe, f"cluster.address={cluster.address}", "--out", out]
+    subprocess.run(command, check=True, timeout=150)
+    cluster.shutdown()
 
 
 def main() -> None:
@@ -58,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    on_two_nodes(*sys.argv[1:]) if len(sys.argv) > 2 else main()

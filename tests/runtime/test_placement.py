@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from rlpost.cli import app
@@ -141,8 +142,6 @@ def test_heads_of_a_model_on_disk_are_looked_up(small_recipe: Make, tmp_path: An
     ],
 )
 def test_explain_prints_the_placement(tmp_path: Any, options: list[str], lines: list[str]) -> None:
-    import yaml
-
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     answer = CliRunner().invoke(app, ["explain", str(path), *GPU, *options], env={"COLUMNS": "400"})
@@ -181,3 +180,15 @@ def test_actors_land_where_the_placement_says(tmp_path: Any) -> None:
             assert (node, len(gpus)) == (bundle.node, bundle.gpus)
             assert taken.isdisjoint((node, gpu) for gpu in gpus)
             taken |= {(node, gpu) for gpu in gpus}
+
+
+@pytest.mark.slow
+def test_a_run_over_two_nodes_needs_their_address_alone(tmp_path: Any) -> None:
+    path, out = tmp_path / "tiny.yaml", tmp_path / "run"
+    more = {"rollout": {"workers": 2}, "learner": {"ranks": 2}, "engine": {"threads": 1}}
+    path.write_text(yaml.safe_dump(TINY | {section: TINY[section] | keys for section, keys in more.items()}))
+    command = [sys.executable, "-m", "tests.runtime.placed", str(path), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["episodes"] for row in found] == [16, 16]
