@@ -134,7 +134,12 @@ async def _play(args: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
         engine=Plugin("rollout.vllm.engine:VllmEngine"),
         env=Plugin.locate(f"{__file__}:Thinking"),
         config=config,
-        engine_options={"model": args.model, "config": _config(args), "max_context": config.max_context},
+        engine_options={
+            "model": args.model,
+            "config": _config(args),
+            "max_context": config.max_context,
+            "own_process": args.device == "cuda",
+        },
         env_options={"turns": args.turns, "seconds": args.seconds},
     )
     worker = RolloutWorker(setup)
