@@ -52,12 +52,13 @@ def explain(loaded: LoadedRecipe, nodes: Sequence[int] | None = None) -> list[Se
     if not loaded.has_rollouts:
         rows = [("class", loaded.algorithm.target), ("steps", f"{recipe.steps} of (u, w, source weights)")]
         rows += [(name, str(value)) for name, value in algorithm.describe().items()]
-        return [Section("The algorithm", rows), Section("Memory", _bilevel_memory(recipe, algorithm, placement))]
+        memory = Section("Memory", _bilevel_memory(recipe, algorithm, placement))
+        return [Section("The algorithm", rows), memory, Section("Placement", _placement_rows(recipe, placement, 0))]
     return [
         Section("A step", _step_rows(recipe, algorithm)),
         Section("The algorithm", _algorithm_rows(loaded, algorithm)),
         Section("Memory", _memory_rows(recipe, placement)),
-        Section("Placement", _placement_rows(recipe, placement)),
+        Section("Placement", _placement_rows(recipe, placement, recipe.rollout.workers)),
     ]
 
 
@@ -193,18 +194,16 @@ def _empty_model(recipe: Recipe) -> Any:
     return auto_class(str(path), trust).from_config(AutoConfig.from_pretrained(str(path), trust_remote_code=trust))
 
 
-def _placement_rows(recipe: Recipe, placement: Placement | str) -> list[tuple[str, str]]:
+def _placement_rows(recipe: Recipe, placement: Placement | str, workers: int) -> list[tuple[str, str]]:
     if isinstance(placement, str):
         return [("refused", placement)]
-    learner, rollout = recipe.learner, recipe.rollout
     each = f"with {placement.learner_gpus:g} GPU each" if placement.bundles else "on CPU"
     own = f"with {placement.worker_gpus:g} GPU each" if placement.bundles else "on CPU"
-    rows = [
-        ("learner", f"{learner.ranks} rank(s) {each}"),
-        ("rollout workers", f"{rollout.workers} {own}, {recipe.engine.slots} slots each"),
-        ("weights", TRANSPORTS[placement.transport]),
-    ]
-    for node, gpus in enumerate(placement.nodes):
+    rows = [("learner", f"{recipe.learner.ranks} rank(s) {each}")]
+    if workers:
+        rows += [("rollout workers", f"{workers} {own}, {recipe.engine.slots} slots each")]
+        rows += [("weights", TRANSPORTS[placement.transport])]
+    for node, gpus in enumerate(placement.nodes if any(placement.nodes) else ()):
         here = [bundle for bundle in placement.bundles if bundle.node == node]
         free = gpus - sum(bundle.gpus for bundle in here)
         said = [f"{'GPU' if bundle.gpus == 1 else f'{bundle.gpus} GPUs'}: {words(bundle)}" for bundle in here]

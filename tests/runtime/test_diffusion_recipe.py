@@ -78,6 +78,7 @@ def load(folder: Path, *overrides: str) -> LoadedRecipe:
         ("engine.steps=5", r"steps \(5\) of a block cannot be more than its tokens \(4\)"),
         ("engine.blok=4", "unknown key; did you mean 'block'"),
         ("engine.tensor_parallel=2", "sleep and tensor_parallel are vLLM's"),
+        ("sync.transport=nccl", "key sync.transport: nccl: only vLLM takes weights so"),
         ("algorithm.n_t=0", "algorithm.n_t: Input should be greater than or equal to 1"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,13 @@ def test_explain_prints_the_placement(tmp_path: Any, options: list[str], lines: 
     assert answer.exit_code == 0, answer.output
     for line in lines:
         assert line in answer.output
+
+
+def test_explain_prints_where_a_learner_without_workers_sits() -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "scalebio.yaml"
+    answer = CliRunner().invoke(app, ["explain", str(recipe), "learner.ranks=2", "--gpus=4"], env={"COLUMNS": "400"})
+    assert "GPU: learner rank 0; GPU: learner rank 1; 2 free" in answer.output
+    assert "rollout worker" not in answer.output
 
 
 @pytest.mark.slow
