@@ -32,17 +32,19 @@ def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: 
     from rollout.vllm import transfer
     from rollout.vllm.engine import VllmEngine
 
-    def gloo(host: str, port: int, rank: int, world: int, device: Any) -> Any:
-        return transfer._Gloo(host, port, rank, world)
+    class ThroughTheHost:
+        """In the place of vLLM's communicator."""
 
-    monkeypatch.setattr(transfer, "stateless_init_process_group", gloo)
-    monkeypatch.setattr(
-        nccl_common,
-        "stateless_init_process_group",
-        lambda master_address, master_port, rank, world_size, device: gloo(
-            master_address, master_port, rank, world_size, device
-        ),
-    )
+        def __init__(self, master_address: str, master_port: int, rank: int, world_size: int, device: Any) -> None:
+            self._gloo = transfer._Gloo(master_address, master_port, rank, world_size)
+
+        def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+            host = tensor.cpu()
+            self._gloo.broadcast(host, src)
+            tensor.copy_(host)
+
+    monkeypatch.setattr(transfer, "stateless_init_process_group", ThroughTheHost)
+    monkeypatch.setattr(nccl_common, "stateless_init_process_group", ThroughTheHost)
     monkeypatch.setattr(transfer, "CHUNK_BYTES", 50_000)  # several broadcasts an update
     config = VllmConfig(slots=4, enforce_eager=True, kv_cache_gib=0.5, gpu_memory_utilization=0.2)
     with socket.socket() as free:
