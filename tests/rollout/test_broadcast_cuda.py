@@ -43,6 +43,9 @@ def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: 
             self._gloo.broadcast(host, src)
             tensor.copy_(host)
 
+        def destroy(self) -> None:
+            self._gloo.destroy()
+
     monkeypatch.setattr(transfer, "stateless_init_process_group", ThroughTheHost)
     monkeypatch.setattr(nccl_common, "stateless_init_process_group", ThroughTheHost)
     monkeypatch.setattr(transfer, "CHUNK_BYTES", 50_000)  # several broadcasts an update
