@@ -1,8 +1,8 @@
 """What runs of several methods on the same seeds come to, against the first of them.
 
 A line is one run: ``evaluations``, (steps done, share solved) with the one before training first, and per-step columns
-of metrics.jsonl. "Reached" is the first mean of three evaluations at or above the first method's mean over its last
-tenth, on the same seed. Used by d3s_cpu.py and d3s_gpu.py. Left out: running anything.
+of metrics.jsonl. "Reached" is the first mean of three evaluations at or above a share (1 unless said) of the first
+method's mean over its last tenth, on the same seed. Used by d3s_cpu.py and d3s_gpu.py. Left out: running anything.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [titles, ["---"] * len(titles), *rows])
 
 
-def comparison(found: Mapping[str, Mapping[int, Line]]) -> str:
+def comparison(found: Mapping[str, Mapping[int, Line]], share: float = 1.0) -> str:
     """A Markdown table over the seeds that every method has; ``found`` is lines by method and seed, the base first."""
     if not found:
         return "no run is finished yet"
@@ -64,9 +64,10 @@ def comparison(found: Mapping[str, Mapping[int, Line]]) -> str:
     common = sorted(set.intersection(*(set(runs) for runs in found.values())))
     if not common:
         return "no seed is finished for all methods yet"
-    goals = {seed: final(base[seed]) for seed in common}
+    goals = {seed: share * final(base[seed]) for seed in common}
     rows = [_row(method, runs, base, goals) for method, runs in found.items()]
-    return f"Mean ± standard deviation over seeds {common}\n\n{markdown(TITLES, rows)}"
+    goal = f"reached: {share:.0%} of the first method's final success"
+    return f"Mean ± standard deviation over seeds {common}; {goal}\n\n{markdown(TITLES, rows)}"
 
 
 def _row(method: str, runs: Mapping[int, Line], base: Mapping[int, Line], goals: Mapping[int, float]) -> list[str]:

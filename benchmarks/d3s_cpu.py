@@ -113,7 +113,8 @@ def table(lines: dict[str, dict[str, Any]], seeds: list[int]) -> str:
         }
         for method, rate in rates.items()
     }
-    return comparison({name: runs for name, runs in found.items() if runs})
+    found = {name: runs for name, runs in found.items() if runs}
+    return "\n\n".join(comparison(found, share) for share in (1.0, 0.95))
 
 
 def grid_table(lines: dict[str, dict[str, Any]]) -> str:
