@@ -31,13 +31,11 @@ from rlpost.placement import place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, read_metrics
-from rlpost.report.files import replace_text
+from rlpost.report.files import SOURCE_WEIGHTS, replace_text
 from rlpost.runfolder import RunFolder
 from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.session import first_model
 from rollout.chat import ChatError, load_format
-
-WEIGHTS = "source_weights.json"
 
 
 def learn_weights(
@@ -183,7 +181,7 @@ class _Run:
             "trajectory": {name: [row[f"weight/{name}"] for row in rows] for name in names},
             "test": dict(final),
         }
-        replace_text(self._folder.path / WEIGHTS, json.dumps(content, indent=1) + "\n")
+        replace_text(self._folder.path / SOURCE_WEIGHTS, json.dumps(content, indent=1) + "\n")
 
 
 def examples_of_step(count: int, size: int, step: int, seed: tuple[int, ...]) -> NDArray[np.int64]:

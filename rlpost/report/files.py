@@ -17,6 +17,7 @@ ROLLOUTS = "rollouts"
 EVALUATIONS = "evaluations.json"
 RESULT = "result.json"
 REPORT = "report.html"
+SOURCE_WEIGHTS = "source_weights.json"
 TENSORBOARD = "tensorboard"
 
 

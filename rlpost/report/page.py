@@ -24,7 +24,7 @@ from rlpost.report.embed import embed_rollouts
 from rlpost.report.files import REPORT, existing_run, replace_text
 from rlpost.report.metrics import read_metrics
 from rlpost.report.result import Evaluation
-from rlpost.report.summary import duration, outcome, read_recipe, recipe_chips, status
+from rlpost.report.summary import duration, outcome, read_recipe, recipe_chips, sources, status
 
 STYLES = ("page.css", "rollouts.css")
 SCRIPTS = ("dom.js", "scales.js", "theme.js", "charts.js", "head.js", "tokens.js", "list.js", "rollouts.js", "main.js")
@@ -57,10 +57,12 @@ def run_data(folder: Path) -> dict[str, Any]:
     rows = read_metrics(folder)
     text, recipe = read_recipe(folder)
     result, evaluations = outcome(folder)
+    mixture = sources(folder)
     return {
         "name": folder.resolve().name,
         "status": status(result, rows, recipe),
-        "chips": recipe_chips(recipe),
+        "chips": recipe_chips(recipe, rollouts=mixture is None),
+        "sources": mixture,
         "recipe": text,
         "evaluations": {name: _evaluation(found) for name, found in evaluations.items()},
         "wall": duration(result.wall_s) if result else None,

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from rlpost.report.files import EVALUATIONS, RECIPE
+from rlpost.report.files import EVALUATIONS, RECIPE, SOURCE_WEIGHTS
 from rlpost.report.result import Evaluation, ResultRecord, load_evaluation, read_result
 
 CHIPS = (
@@ -28,6 +28,9 @@ CHIPS = (
     ("seed", "seed"),
 )
 """Recipe keys shown at the head, and what they are called there."""
+
+OF_ROLLOUTS = ("env.", "lag", "rollout.")
+"""Which of them mean nothing to a run that learns from given examples."""
 
 SO_FAR = {"before": "before", "after": "after", "greedy_before": "before/greedy", "greedy_after": "after/greedy"}
 """Our names of the evaluations, and their names in ``evaluations.json``."""
@@ -46,14 +49,16 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
     return text, values if isinstance(values, dict) else {}
 
 
-def recipe_chips(recipe: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of what a reader wants to know first, shortest form."""
-    chips = [(name, _short(_lookup(recipe, key))) for key, name in CHIPS if _lookup(recipe, key) is not None]
+def recipe_chips(recipe: dict[str, Any], rollouts: bool = True) -> list[tuple[str, str]]:
+    """(name, value) of what a reader wants to know first, shortest form; ``rollouts``: whether the run has any."""
+    keys = [(key, name) for key, name in CHIPS if rollouts or not key.startswith(OF_ROLLOUTS)]
+    chips = [(name, _short(_lookup(recipe, key))) for key, name in keys if _lookup(recipe, key) is not None]
     build = _lookup(recipe, "model.build")
     if isinstance(build, dict) and {"family", "layers", "hidden"} <= build.keys():
-        chips.insert(2, ("model", f"{build['family']} {build['layers']} layers of {build['hidden']}, from scratch"))
+        words = f"{build['family']} {build['layers']} layers of {build['hidden']}, from scratch"
+        chips.insert(2 if rollouts else 1, ("model", words))
     tasks, size = _lookup(recipe, "batch.tasks"), _lookup(recipe, "batch.group_size")
-    if tasks and size:
+    if rollouts and tasks and size:
         chips.append(("a step", f"{tasks} tasks, {size} rollouts each"))
     return chips
 
@@ -73,6 +78,19 @@ def outcome(folder: Path) -> tuple[ResultRecord | None, dict[str, Evaluation]]:
         }
         return result, {name: evaluation for name, evaluation in found.items() if evaluation is not None}
     return None, _evaluations_so_far(folder / EVALUATIONS)
+
+
+def sources(folder: Path) -> dict[str, Any] | None:
+    """What a run over sources of examples learned: ``weights`` by source, heaviest first, and ``test``, a list of a
+    model's name, loss, share of tokens and share of answers right; None where the run is of another kind."""
+    try:
+        content = json.loads((folder / SOURCE_WEIGHTS).read_text(encoding="utf-8"))
+        weights = sorted(content["weights"].items(), key=lambda item: -item[1])
+        found = content["test"].items()
+        test = [[name, one["loss"], one["token_accuracy"], one["answer_accuracy"]] for name, one in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return {"weights": weights, "test": test} if weights else None
 
 
 def status(result: ResultRecord | None, rows: Sequence[dict[str, Any]], recipe: dict[str, Any]) -> str:

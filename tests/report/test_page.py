@@ -196,3 +196,17 @@ def test_every_text_has_contrast_in_both_themes() -> None:
     for theme in (0, 1):
         poor = {pair: contrast(colours[pair[0]][theme], colours[pair[1]][theme]) for pair in pairs}
         assert {pair: ratio for pair, ratio in poor.items() if ratio < 4.5} == {}
+
+
+def test_a_run_over_sources_shows_their_weights_and_nothing_of_rollouts(tmp_path: Path) -> None:
+    recipe = "algorithm: {name: scalebio}\nenv: {name: envs.base:Env}\nsteps: 2\nrollout: {max_turns: 3}\nseed: 0\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert dict(run_data(tmp_path)["chips"])["turns at most"] == "3"  # nothing says yet that it is of this kind
+    test = {"weighted": {"loss": 0.5, "token_accuracy": 0.75, "answer_accuracy": 0.25}}
+    content = {"weights": {"dull": 0.2, "bright": 0.8}, "test": test}
+    (tmp_path / "source_weights.json").write_text(json.dumps(content))
+    data = run_data(tmp_path)
+    assert data["sources"] == {"weights": [("bright", 0.8), ("dull", 0.2)], "test": [["weighted", 0.5, 0.75, 0.25]]}
+    assert dict(data["chips"]) == {"algorithm": "scalebio", "steps": "2", "seed": "0"}
+    (tmp_path / "source_weights.json").write_text("{")
+    assert run_data(tmp_path)["sources"] is None

@@ -6,7 +6,7 @@ function drawHead(run) {
     h("h1", {}, run.name),
     pairs("chips", run.chips),
   );
-  byId("result").append(h("div", { class: "outcome" }, headline(run), intervals(run.evaluations), facts(run)));
+  byId("result").append(h("div", { class: "outcome" }, run.sources ? mixture(run.sources) : headline(run), run.sources ? tests(run.sources) : intervals(run.evaluations), facts(run)));
 }
 
 function percent(value) {
@@ -29,6 +29,22 @@ function headline(run) {
   const words = before && after ? `before and after training, sampled, ${episodes} episodes each`
     : before ? `before training, sampled, ${episodes} episodes; it has not been evaluated after it` : `after training, sampled, ${episodes} episodes`;
   return h("div", {}, h("p", { class: "leap" }, figures), h("p", { class: "caption" }, "held-out success " + words));
+}
+
+/** The heaviest source in large figures; the curves show all. */
+function mixture({ weights }) {
+  const [[name, weight]] = weights;
+  return h("div", {}, h("p", { class: "leap" }, percent(weight)), h("p", { class: "caption" }, `weight of ${name}, the heaviest of ${weights.length} sources`));
+}
+
+/** What the test set says of each model. */
+function tests({ test }) {
+  if (!test.length) return null;
+  const shares = (values) => values.map((value) => h("td", {}, percent(value)));
+  const row = ([name, loss, ...right]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, trimmed(loss, 4)), shares(right));
+  return h("div", {}, h("div", { class: "table" }, h("table", {},
+    h("thead", {}, h("tr", {}, ["", "loss", "tokens", "answers"].map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, test.map(row)))),
+    h("p", { class: "hint" }, "test set: loss, and shares of tokens and of whole answers right"));
 }
 
 /** Evaluations on a line from 0 to 100 %, sampled and greedy, each with its interval. */

@@ -25,4 +25,5 @@ const run = JSON.parse(byId("run-data").textContent);
 drawHead(run);
 drawCurves(run);
 drawFolds(run);
-startBrowser();
+if (run.sources) document.querySelectorAll("#rollouts, [href='#rollouts']").forEach((part) => part.remove());
+else startBrowser();
