@@ -52,6 +52,7 @@ def test_ranks_do_what_one_does(case: str, world: int, results: dict[Any, Any]) 
         # AdamW divides by the root of the second moment: where a gradient is nearly 0, rounding decides its sign. That
         # of a key's bias is nothing else: softmax does not see what all keys have in common.
         close = np.abs(parted["change"][name] - change) < tolerance
+        assert close.all() or case != "gradient", name  # plain descent at rate 1: the change is the gradient
         assert close.mean() > (0.9 if case == "bf16" or name.endswith("k_proj.bias") else 0.999), name
 
 
