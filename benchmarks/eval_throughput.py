@@ -180,7 +180,10 @@ def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, 
     found = results["benchmarks"][name]
     assert found["failed"] == 0.0, found
     whole = time.monotonic() - began
-    return _row(_label(given, contestant), results["samples_played"], found["tokens"], results["wall_s"], whole)
+    counted = results["engines"][0]
+    step_ms = round(1e3 * counted["step_s"] / counted["steps"], 2)
+    name = _label(given, contestant)
+    return _row(name, results["samples_played"], found["tokens"], results["wall_s"], whole, step_ms)
 
 
 def _label(given: argparse.Namespace, contestant: str) -> str:
@@ -189,7 +192,9 @@ def _label(given: argparse.Namespace, contestant: str) -> str:
     return f"rlpost eval, {where}{', unjudged' if contestant == 'unjudged' else ''}"
 
 
-def _row(name: str, requests: int, tokens: int, seconds: float, whole_s: float) -> dict[str, Any]:
+def _row(
+    name: str, requests: int, tokens: int, seconds: float, whole_s: float, step_ms: float | str = ""
+) -> dict[str, Any]:
     return {
         "name": name,
         "requests": requests,
@@ -197,6 +202,7 @@ def _row(name: str, requests: int, tokens: int, seconds: float, whole_s: float) 
         "seconds": round(seconds, 2),
         "tokens_per_s": round(tokens / seconds, 1),
         "with_start_s": round(whole_s, 1),
+        "step_ms": step_ms,
     }
 
 
@@ -274,8 +280,9 @@ def _report(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     settings = {key: str(value) for key, value in vars(given).items() if key != "peer"}
     content = {"rows": rows, "settings": settings, "machine": _machine(given)}
     (given.out / "eval_throughput.json").write_text(json.dumps(content, indent=1))
-    lines = ["| | requests | tokens | seconds | tokens/s | with engine start, s | to the first vLLM | to the fastest |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    titles = ["", "requests", "tokens", "seconds", "tokens/s", "with engine start, s", "ms an engine step"]
+    titles += ["to the first vLLM", "to the fastest"] if peers else []
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [
         "| " + " | ".join(f"{value:,}" if isinstance(value, int | float) else value for value in row.values()) + " |"
         for row in rows

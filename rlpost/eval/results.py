@@ -87,12 +87,17 @@ def _environment(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def write_results(
-    folder: Path, settings: EvalSettings, benches: Mapping[str, Any], wall_s: float, played: Sequence[Sample]
+    folder: Path,
+    settings: EvalSettings,
+    benches: Mapping[str, Any],
+    wall_s: float,
+    played: Sequence[Sample],
+    engines: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, Any]:
     """Write ``results.json``; its content.
 
     ``wall_s``, ``samples_played`` and ``tokens_per_s`` are of this sitting: of an evaluation that was gone on with, of
-    its last part, first answer to last.
+    its last part, first answer to last. ``engines`` are what the workers' engines counted, see ``VllmEngine.stats``.
     """
     tokens = sum(sample.tokens for sample in played)
     content = {
@@ -101,6 +106,7 @@ def write_results(
         "wall_s": round(wall_s, 3),
         "samples_played": len(played),
         "tokens_per_s": round(tokens / wall_s, 1) if wall_s > 0 else 0.0,
+        "engines": [{name: round(value, 3) for name, value in engine.items()} for engine in engines],
         "settings": settings.model_dump(mode="json"),
         "versions": package_versions(),
     }

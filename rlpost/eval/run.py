@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -
     samples = check_folder(out, plan)
     missing = [spec for spec in plan.specs() if _key(spec) not in samples]
     played: list[Sample] = []
+    engines: list[dict[str, float]] = []
     began = ended = time.monotonic()
     if missing:
         model = model_of(settings, out)
@@ -67,19 +68,25 @@ def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -
 
             play(pool, missing, 4 * settings.engine.slots, settings.cluster.deadline_s, done)
             ended = time.monotonic()
+            engines = [status.engine for status in pool.call_all("status")]
     samples |= {sample.key: sample for sample in played}
-    return _finish(plan, out, samples, ended - began, played)
+    return _finish(plan, out, samples, ended - began, played, engines)
 
 
 def _finish(
-    plan: Plan, out: Path, samples: dict[Key, Sample], wall_s: float, played: Sequence[Sample]
+    plan: Plan,
+    out: Path,
+    samples: dict[Key, Sample],
+    wall_s: float,
+    played: Sequence[Sample],
+    engines: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
     ordered = [samples[_key(spec)] for spec in plan.specs()]
     write_sorted(out, ordered)
     benches = {
         name: summarise([sample for sample in ordered if sample.bench == name], plan.settings.k) for name in plan.tasks
     }
-    results = write_results(out, plan.settings, benches, wall_s, played)
+    results = write_results(out, plan.settings, benches, wall_s, played, engines)
     build_page(out)
     return results
 
