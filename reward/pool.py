@@ -22,6 +22,7 @@ class _Stock:
 
     idle: queue.LifoQueue[tuple[Session, int]] = field(default_factory=queue.LifoQueue)
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(os.cpu_count() or 1))
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SessionPool:
@@ -37,10 +38,7 @@ class SessionPool:
         """A session for one caller; it goes back unless it died or the caller failed."""
         stock = self._stocks.setdefault(os.getpid(), _Stock())  # a forked copy of this process has its own
         with stock.slots:
-            try:
-                session, turns = stock.idle.get_nowait()
-            except queue.Empty:
-                session, turns = self._make(), self._turns
+            session, turns = self._take(stock)
             good = False
             try:
                 yield session
@@ -50,3 +48,13 @@ class SessionPool:
                     stock.idle.put((session, turns - 1))
                 else:
                     session.close()
+
+    def _take(self, stock: _Stock) -> tuple[Session, int]:
+        """An idle session, or a new one. They are started one at a time: a crowd of callers would all start one at
+        once, and by the time the first is up it may serve most of them."""
+        with contextlib.suppress(queue.Empty):
+            return stock.idle.get_nowait()
+        with stock.starting:
+            with contextlib.suppress(queue.Empty):
+                return stock.idle.get_nowait()
+            return self._make(), self._turns

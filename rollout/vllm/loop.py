@@ -28,6 +28,12 @@ T = TypeVar("T")
 SWITCH_S = 0.0005
 """Seconds that another thread may go on in Python while this one waits to launch the next step. Python's own 0.005 is
 as long as a whole step of a small model, and many episodes end at once."""
+GATHERED = 16
+"""Requests are let in by this part of those that run, together: a step that has prompts to compute besides takes a GPU
+much longer than one that only samples, which is a single CUDA graph. A slot is then empty for half as many steps as it
+takes that part of the requests to end, 1/32 of a request's time."""
+PATIENCE = 8
+"""Steps that a request waits for others to be let in with."""
 
 
 class StepLoop:
@@ -58,6 +64,7 @@ class StepLoop:
         self._stop_token_ids = tuple(stop_token_ids)
         self._lock_step = lock_step
         self._live = 0
+        self._held = 0
         self._arrivals = itertools.count()
         self._admissions = itertools.count()
         self._waiting: list[tuple[int, int, Sampling]] = []
@@ -170,7 +177,8 @@ class StepLoop:
             while not self._closing:
                 self._take_commands()
                 if self._ready():
-                    self._admit()
+                    if self._gathered():
+                        self._admit()
                     self._step()
             self._core.close()
         except BaseException as error:
@@ -205,6 +213,13 @@ class StepLoop:
         self._core_ids[sampling.request.id] = None
         order = sampling.request.order if self._lock_step else 0
         heapq.heappush(self._waiting, (order, next(self._arrivals), sampling))
+
+    def _gathered(self) -> bool:
+        """Whether those that wait and have a slot are let in before this step."""
+        many = min(len(self._waiting), self._slots - len(self._running))
+        let_in = self._lock_step or many >= len(self._running) // GATHERED or self._held >= PATIENCE
+        self._held = 0 if let_in or not many else self._held + 1
+        return let_in
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._slots:

@@ -43,7 +43,7 @@ class Sampling:
     def ended(self) -> bool:
         """Whether the request itself says that it is over, asked every END_STRIDE tokens."""
         ends = self.request.ends
-        return ends is not None and len(self._token_ids) % END_STRIDE == 0 and ends(self._token_ids)
+        return len(self._token_ids) % END_STRIDE == 0 and ends is not None and ends(self._token_ids)
 
     def finish(self, stopped: bool, aborted: bool = False) -> None:
         """Hand over the sample, or an EngineError where the model's output was not a distribution."""
@@ -91,17 +91,12 @@ class Probe:
 
     def absorb(self, index: int, output: EngineCoreOutput) -> None:
         """Take the one output of sequence ``index``; the last one completes the probe."""
-        prompt = output.new_prompt_logprobs_tensors
+        prompt, sampled = output.new_prompt_logprobs_tensors, output.new_logprobs
         assert prompt is not None, "vLLM gave no log-probabilities of the probe's tokens"
+        assert sampled is not None, "vLLM gave a token without its log-probability"
         self._result.fixed_logprobs[index] = prompt.logprobs[:, 0].numpy().astype(np.float32)
         self._result.sampled_ids[index] = int(output.new_token_ids[0])
-        self._result.sampled_logprobs[index] = sampled_logprobs(output)[0]
+        self._result.sampled_logprobs[index] = float(sampled.logprobs[0, 0])
         self._missing -= 1
         if not self._missing:
             self.future.set_result(self._result)
-
-
-def sampled_logprobs(output: EngineCoreOutput) -> list[float]:
-    """Log-probability of each new token; vLLM puts the sampled token's first."""
-    logprobs: Any = output.new_logprobs
-    return logprobs.logprobs[:, 0].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -273,3 +274,68 @@ def test_an_engine_that_slept_goes_on_after_the_next_update(vllm: Run) -> None:
     assert 0 < len(aborted.token_ids) < 200
     assert not after.aborted
     assert len(after.token_ids) in (1, 2, 3, 4)
+
+
+class Counting:
+    """Stands in for a core whose request i ends after its number of tokens; it counts who came before each step."""
+
+    vocabulary = VOCABULARY
+
+    def __init__(self) -> None:
+        self.let_in: list[int] = []
+        self._left: dict[str, int] = {}
+        self._new = 0
+
+    def add(self, request_id: str, token_ids: list[int], max_tokens: int, *_: Any, **__: Any) -> None:
+        self._left[request_id] = max_tokens
+        self._new += 1
+
+    def step(self) -> list[Any]:
+        from vllm.v1.engine import EngineCoreOutput, FinishReason
+
+        self.let_in.append(self._new)
+        self._new = 0
+        self._left = {name: left - 1 for name, left in self._left.items()}
+        ended = {name: FinishReason.LENGTH for name, left in self._left.items() if left == 0}
+        outputs = [
+            EngineCoreOutput(request_id=name, new_token_ids=[5], finish_reason=ended.get(name)) for name in self._left
+        ]
+        self._left = {name: left for name, left in self._left.items() if left}
+        return outputs
+
+    def close(self) -> None:
+        pass
+
+
+async def admissions(engine: Any, tokens: list[int], slots: int, lock_step: bool) -> list[int]:
+    """How many requests were let in before each step."""
+    from rollout.vllm.loop import StepLoop
+
+    core = Counting()
+    loop = StepLoop(lambda: core, slots, [STOP], 0, lock_step)  # type: ignore[arg-type, return-value]
+    requests = [SampleRequest(f"r{i}", PROMPT, count, order=i, logprobs=False) for i, count in enumerate(tokens)]
+    held = threading.Event()
+    loop._post(held.wait)  # all of them are there before the first step
+    calls = [asyncio.wrap_future(loop.generate(request)) for request in requests]
+    held.set()
+    await asyncio.gather(*calls)
+    loop.close()
+    return core.let_in
+
+
+def test_requests_that_end_one_by_one_are_followed_by_several_at_once(vllm: Run) -> None:
+    spread = [100 + i for i in range(64)]  # the first 64 end one a step
+    found = vllm(admissions, [*spread, *[300] * 64], 64, False)
+    assert found[0] == 64
+    later = [count for count in found[1:] if count]
+    assert sum(later) == 64
+    assert min(later[:-1]) >= 3  # a sixteenth of those that run; the last are what is left over
+    each = [count for count in vllm(admissions, [*spread, *[300] * 64], 64, True)[1:] if count]
+    assert each == [1] * 64
+
+
+def test_a_request_does_not_wait_long_for_others(vllm: Run) -> None:
+    found = vllm(admissions, [10, *[200] * 64], 64, False)
+    [late] = [step for step, count in enumerate(found) if step and count]
+    assert found[late] == 1
+    assert 10 <= late <= 10 + 8
