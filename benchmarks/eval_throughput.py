@@ -7,7 +7,7 @@ The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on 
 downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. All get the same prompts as token ids, as
 many slots and as much memory, in processes of their own, one after the other:
 
-- ``eval``: ``rlpost eval`` as it is (on a GPU vLLM then has a process of its own);
+- ``eval``: ``rlpost eval`` as it is (on a GPU vLLM then has a process of its own); the engine's numbers are noted;
 - ``vllm``: ``LLM.generate`` as it is (its engine has a process of its own), ``--repeats`` times in one engine;
 - ``other``: ``rlpost eval`` with the engine in the worker's process on a GPU, out of it on a CPU;
 - ``unjudged``: ``rlpost eval`` with a reward that looks at nothing.
@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ SHAPE = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
 SHAPE |= {"intermediate_size": 4864, "vocab_size": 151_936}
 TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
 TINY |= {"intermediate_size": 256, "vocab_size": 8192}
-ELSEWHERE = "--elsewhere"
+WITH = "--with"
+TRACE = "RLPOST_TRACE"
 GPU_CACHE_GIB, GPU_SHARE = 8, 0.3
 """All requests at once take 2 GiB of it. A cache of given size: where its size is measured, another program that ends
 meanwhile ends vLLM too."""
@@ -64,8 +67,8 @@ def main() -> None:
     parser.add_argument("--seeded", action="store_true", help="a seed a request on both sides, on a GPU too")
     parser.add_argument("--repeats", type=int, default=2, help="runs of LLM.generate in one engine; of ours one")
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    if sys.argv[1:2] == [ELSEWHERE]:
-        _evaluate_elsewhere(sys.argv[2:])
+    if sys.argv[1:2] == [WITH]:
+        _evaluate_with(sys.argv[2], sys.argv[3:])
         return
     given = parser.parse_args()
     given.limit = given.limit or (24 if given.tiny else 400)
@@ -93,20 +96,35 @@ def main() -> None:
         _report(given, rows)
 
 
-class OtherProcess(VllmEngine):
+class Traced(VllmEngine):
+    """The engine as it is; four times a second its numbers go to the file that the variable TRACE names."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        threading.Thread(target=self._trace, args=(Path(os.environ[TRACE]),), daemon=True).start()
+
+    def _trace(self, path: Path) -> None:
+        with path.open("w") as out:
+            while True:
+                out.write(json.dumps({"time": time.time(), **self.stats()}) + "\n")
+                out.flush()
+                time.sleep(0.25)
+
+
+class OtherProcess(Traced):
     """The engine in the worker's process where it would have its own, and the other way round."""
 
     def __init__(self, own_process: bool, **options: Any) -> None:
         super().__init__(own_process=not own_process, **options)
 
 
-def _evaluate_elsewhere(words: list[str]) -> None:
-    """``rlpost eval`` with OtherProcess."""
+def _evaluate_with(engine: str, words: list[str]) -> None:
+    """``rlpost eval`` with one of these engines."""
     from reward.plugins import Plugin
     from rlpost import cli
     from rlpost.eval import run
 
-    run.evaluate = functools.partial(run.evaluate, engine=Plugin("benchmarks.eval_throughput:OtherProcess"))
+    run.evaluate = functools.partial(run.evaluate, engine=Plugin(f"benchmarks.eval_throughput:{engine}"))
     sys.argv = ["rlpost", "eval", *words]
     cli.main()
 
@@ -172,9 +190,10 @@ def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, 
         words += [f"engine.kv_cache_gib={GPU_CACHE_GIB}", f"engine.gpu_memory_utilization={GPU_SHARE}"]
     if given.seeded:
         words.append("deterministic=true")
-    command = ["-m", "rlpost.cli", "eval"] if contestant != "other" else [str(Path(__file__).resolve()), ELSEWHERE]
+    command = [str(Path(__file__).resolve()), WITH, "OtherProcess" if contestant == "other" else "Traced"]
     began = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": _path()}
+    trace = given.out / f"trace-{contestant}.jsonl"
+    environment = {**os.environ, "PYTHONPATH": _path(), TRACE: str(trace.resolve())}
     subprocess.run([sys.executable, *command, *words], cwd=ROOT, env=environment, check=True)
     results = json.loads((out / "results.json").read_text())
     found = results["benchmarks"][name]
@@ -183,7 +202,21 @@ def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, 
     counted = results["engines"][0]
     step_ms = round(1e3 * counted["step_s"] / counted["steps"], 2)
     name = _label(given, contestant)
+    _explain(trace, results["wall_s"])
     return _row(name, results["samples_played"], found["tokens"], results["wall_s"], whole, step_ms)
+
+
+def _explain(trace: Path, wall_s: float) -> None:
+    """What the engine did meanwhile, to within a quarter of a second."""
+    rows = [json.loads(line) for line in trace.read_text().splitlines()]
+    rows = [row for row in rows if row.get("steps")]
+    busy = [row for before, row in itertools.pairwise(rows) if row["tokens"] > before["tokens"]]
+    steps, tokens, step_s = (rows[-1][name] - rows[0][name] for name in ("steps", "tokens", "step_s"))
+    print(
+        f"{trace.stem}: tokens came for {busy[-1]['time'] - rows[0]['time']:.2f} of {wall_s:.2f} s: {steps:.0f} steps "
+        f"of {1e3 * step_s / steps:.2f} ms and {tokens / steps:.1f} tokens, {step_s:.2f} s together",
+        flush=True,
+    )
 
 
 def _label(given: argparse.Namespace, contestant: str) -> str:
