@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +87,17 @@ def test_smallest_runs(name: str, options: list[str], row: str, tmp_path: Path) 
     rows = {one["part"]: one for one in json.loads((tmp_path / f"{name}.json").read_text())["rows"]}
     assert "failed" not in rows[row]
     assert set(SHAPES) >= {"tiny"}
+
+
+def test_the_table_of_methods_by_hand() -> None:
+    from benchmarks.agents_runs import summarise
+
+    def row(method: str, seed: int, tgc: float) -> dict[str, Any]:
+        found = {"tgc": tgc, "sgc": 0.0}
+        return {"method": method, "seed": seed, "before": {"tgc": 0.1}, "after": found, "step_s": 2.0}
+
+    rows = [row("LOOP", 0, 0.5), row("LOOP", 1, 0.7), row("GRPO", 1, 0.3), row("GRPO", 0, 0.3)]
+    table = summarise(rows, ["LOOP", "RLOO", "GRPO"]).splitlines()
+    # two values 20 points apart: a standard error of 10, and t = 12.706 with one degree of freedom
+    assert table[2] == "| LOOP | 2 | 10.0 ± 0.0 | 60.0 ± 127.1 | 0.0 ± 0.0 | 50.0 ± 127.1 |  | 2.00 |"
+    assert table[3] == "| GRPO | 2 | 10.0 ± 0.0 | 30.0 ± 0.0 | 0.0 ± 0.0 | 20.0 ± 0.0 | 30.0 ± 127.1 | 2.00 |"
