@@ -66,28 +66,37 @@ def test_what_holds_in_the_workers_process_holds_here(own: Run, same: Callable[[
     same(own)
 
 
-async def kill_the_process(engine: Any) -> tuple[list[Any], float, bool]:
-    """SIGKILL with three requests under way: what they and a later one get, how soon, and whether it counts as lost."""
-    calls = [asyncio.create_task(engine.generate(SampleRequest(f"killed-{i}", [5, 6], 200))) for i in range(3)]
-    while engine.stats()["running"] < 3:
+async def busy(engine: Any) -> list[asyncio.Task[Any]]:
+    """Many more requests than slots, some of them under way."""
+    calls = [asyncio.create_task(engine.generate(SampleRequest(f"busy-{i}", [5, 6], 200))) for i in range(60)]
+    while engine.stats().get("running", 0) < 3:
         await asyncio.sleep(0.01)
+    return calls
+
+
+async def errors_of(calls: list[asyncio.Task[Any]]) -> list[BaseException]:
+    """Of those that raise something."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    return [result for result in results if isinstance(result, BaseException)]
+
+
+async def kill_the_process(engine: Any) -> tuple[list[BaseException], float, bool]:
+    """SIGKILL under load: what the requests and a later one get, how soon, and whether the engine counts as lost."""
+    calls = await busy(engine)
     began = time.monotonic()
     os.kill(engine._loop._process.pid, signal.SIGKILL)
-    errors: list[Any] = list(await asyncio.gather(*calls, return_exceptions=True))
+    errors = await errors_of(calls)
     took = time.monotonic() - began
-    errors += await asyncio.gather(engine.generate(SampleRequest("late", [5, 6], 2)), return_exceptions=True)
+    errors += await errors_of([asyncio.create_task(engine.generate(SampleRequest("late", [5, 6], 2)))])
     await engine.close()
     return errors, took, engine.lost
 
 
-async def close_it(engine: Any) -> tuple[Any, int, bool]:
-    """Close with a request under way: what that gets, the exit code, and whether it counts as lost."""
-    call = asyncio.create_task(engine.generate(SampleRequest("left", [5, 6], 200)))
-    while engine.stats()["running"] < 1:
-        await asyncio.sleep(0.01)
+async def close_it(engine: Any) -> tuple[set[str], int, bool]:
+    """Close under load: what the requests get, the exit code, and whether the engine counts as lost."""
+    calls = await busy(engine)
     await engine.close()
-    [error] = await asyncio.gather(call, return_exceptions=True)
-    return error, engine._loop._process.returncode, engine.lost
+    return set(map(str, await errors_of(calls))), engine._loop._process.returncode, engine.lost
 
 
 async def pids(engine: Any) -> tuple[int, int]:
@@ -101,7 +110,7 @@ def test_a_killed_engine_fails_what_it_had_and_what_comes(own: Run) -> None:
     errors, took, lost = own(kill_the_process)
     assert took < 10
     assert lost
-    assert len(errors) == 4
+    assert len(errors) > 50
     for error in errors:
         assert isinstance(error, EngineError)
         assert "the engine's process was killed by SIGKILL" in str(error)
@@ -110,8 +119,8 @@ def test_a_killed_engine_fails_what_it_had_and_what_comes(own: Run) -> None:
 @pytest.mark.slow
 def test_closing_leaves_no_process(ray_cluster: None, vllm_folder: Path) -> None:
     with engine_host(vllm_folder, own_process=True) as run:
-        error, code, lost = run(close_it)
-    assert (str(error), code, lost) == ("the engine was closed", 0, False)
+        errors, code, lost = run(close_it)
+    assert (errors, code, lost) == ({"the engine was closed"}, 0, False)
 
 
 @pytest.mark.slow
