@@ -110,7 +110,10 @@ def test_a_request_that_cannot_be_sampled_is_refused_alone(vllm: Run, request_: 
 async def abort_running_waiting_and_unknown(engine: Any) -> list[Sample]:
     """Six requests for four slots; one that runs and one that waits are aborted, and one call is cancelled."""
     await fresh_weights(engine)
-    calls = [asyncio.create_task(engine.generate(SampleRequest(f"abort-{i}", PROMPT, 200, order=i))) for i in range(6)]
+    calls = [
+        asyncio.create_task(engine.generate(SampleRequest(f"abort-{i}", PROMPT, 200, order=i, seed=i + 1)))
+        for i in range(6)
+    ]
     start = engine.stats()["tokens"]
     while engine.stats()["tokens"] < start + 12:
         await asyncio.sleep(0.001)
@@ -258,7 +261,7 @@ def test_closing_fails_what_is_in_flight(vllm: Run) -> None:
 
 async def sleep_while_one_runs(engine: Any) -> tuple[Sample, Sample]:
     await fresh_weights(engine)
-    running = asyncio.create_task(engine.generate(SampleRequest("sleep-0", PROMPT, 200)))
+    running = asyncio.create_task(engine.generate(SampleRequest("sleep-0", PROMPT, 200, seed=1)))
     start = engine.stats()["tokens"]
     while engine.stats()["tokens"] < start + 3:
         await asyncio.sleep(0.001)
