@@ -136,13 +136,13 @@ def test_filters_and_sorting(page: Chromium, run: Path) -> None:
     records = list(read_rollouts(run))
     solved = sum(record["success"] for record in records)
     assert count(page) == f"{len(records)} rollouts, {solved} solved"
-    page.evaluate("document.querySelector('input[name=outcome][value=solved]').click()")
+    page.evaluate("document.querySelector('input[name=outcome][value=right]').click()")
     assert count(page) == f"{solved} rollouts, {solved} solved"
     assert set(texts(page, "#list .row > :first-child")) == {"✓"}
     choose(page, "step", "11")
     wanted = [record for record in records if record["step"] == 11 and record["success"]]
     assert len(texts(page, "#list .row")) == len(wanted)
-    page.evaluate("document.querySelector('input[name=outcome][value=failed]').click()")
+    page.evaluate("document.querySelector('input[name=outcome][value=wrong]').click()")
     choose(page, "step", "")
     choose(page, "stop", "turn_limit")
     cut = [record for record in records if record["stop"] == "turn_limit"]

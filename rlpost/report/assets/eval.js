@@ -2,6 +2,7 @@
 
 const PAGE = 100;
 const browser = { all: [], tasks: {}, found: [], rendered: 0, chosen: -1, filter: { bench: "", outcome: "", stop: "", text: "", sort: "given" } };
+const NOUN = ["answer", "answers", "right", "wrong"];
 const SORTS = {
   given: ["as asked", () => 0],
   long: ["longest", (a, b) => b.tokens - a.tokens],
@@ -18,8 +19,12 @@ function percent(value) {
   return (value * 100).toFixed(1) + " %";
 }
 
-function verdict(sample) {
-  return h("span", { class: sample.right ? "solved" : "unsolved", role: "img", "aria-label": sample.right ? "right" : "wrong" }, sample.right ? "✓" : "✗");
+function isRight(sample) {
+  return sample.right;
+}
+
+function inOrder(first, second) {
+  return SORTS[browser.filter.sort][1](first, second);
 }
 
 function drawHead(run) {
@@ -55,32 +60,12 @@ async function startBrowser() {
   browser.all = data.samples;
   browser.tasks = data.tasks;
   hint.textContent = data.samples.length === data.all ? `All ${GROUPED.format(data.all)} answers.` : `${GROUPED.format(data.samples.length)} of ${GROUPED.format(data.all)} answers, the first of each question; all of them are in samples.jsonl.`;
-  buildFilters();
-  byId("filters").hidden = byId("browser").hidden = false;
-  byId("list").addEventListener("keydown", listKey);
-  byId("list").addEventListener("scroll", growList);
-  applyFilter();
-}
-
-function buildFilters() {
-  const values = (key) => [...new Set(browser.all.map((sample) => sample[key]))];
-  const change = (key) => (value) => { browser.filter[key] = value; applyFilter(); };
-  const select = (key, label, options) => h("label", { class: "field" }, label,
-    h("select", { name: key, onchange: (event) => change(key)(event.target.value) }, options.map(([value, text]) => h("option", { value }, text))));
-  const outcome = segmented(h("fieldset", { class: "choice" }, h("legend", { class: "hidden" }, "Outcome")), "outcome", [["", "All"], ["right", "✓ Right"], ["wrong", "✗ Wrong"]], "", change("outcome"));
-  let wait;
-  const search = h("input", { type: "search", name: "text", placeholder: "text, question or task", oninput: (event) => {
-    clearTimeout(wait);
-    wait = setTimeout(() => change("text")(event.target.value.toLowerCase()), 120);
-  } });
-  byId("filters").append(
-    select("bench", "Benchmark", [["", "all"], ...values("bench").map((name) => [name, name])]),
-    h("div", { class: "field" }, "Outcome", outcome),
-    select("stop", "Stopped by", [["", "any"], ...values("stop").map((stop) => [stop, stop.replaceAll("_", " ")])]),
-    h("label", { class: "field grow" }, "Search", search),
-    select("sort", "Sort", Object.entries(SORTS).map(([value, [text]]) => [value, text])),
-  );
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  startList([
+    selectFilter("bench", "Benchmark", [["", "all"], ...valuesOf("bench").map((name) => [name, name])]),
+    outcomeFilter("Right", "Wrong"),
+    stopFilter("Stopped by"),
+    searchFilter("text, question or task"),
+  ]);
 }
 
 function taskOf(sample) {
@@ -92,52 +77,16 @@ function haystack(sample) {
 }
 
 function matches(sample) {
-  const { bench, outcome, stop, text } = browser.filter;
-  return (!bench || sample.bench === bench) && (!outcome || sample.right === (outcome === "right")) && (!stop || sample.stop === stop) && (!text || haystack(sample).includes(text));
+  const { bench, stop, text } = browser.filter;
+  return (!bench || sample.bench === bench) && (!stop || sample.stop === stop) && (!text || haystack(sample).includes(text));
 }
 
-function applyFilter() {
-  browser.found = browser.all.filter(matches).sort(SORTS[browser.filter.sort][1]);
-  const right = browser.found.filter((sample) => sample.right).length;
-  byId("count").textContent = `${GROUPED.format(browser.found.length)} ${browser.found.length === 1 ? "answer" : "answers"}, ${GROUPED.format(right)} right`;
-  browser.rendered = 0;
-  browser.chosen = -1;
-  byId("list").replaceChildren();
-  byId("list").scrollTop = 0;
-  if (!browser.found.length) {
-    byId("list").append(h("p", { class: "empty" }, "No answer matches these filters."));
-    byId("detail").replaceChildren();
-    return;
-  }
-  renderRows();
-  choose(0);
+function listRow(sample) {
+  return [h("span", { class: "name" }, shown(sample.task)), h("span", { class: "num" }, sample.answer ? shown(sample.answer).slice(0, 14) : trimmed(sample.reward, 3)),
+    h("span", { class: "under" }, `${sample.bench} · sample ${sample.index + 1} · ${GROUPED.format(sample.tokens)} tokens · ${sample.stop.replaceAll("_", " ")}`)];
 }
 
-function listRow(sample, position) {
-  return h("div", { class: "row", role: "option", id: `row-${position}`, "aria-selected": "false", onclick: () => { choose(position); if (innerWidth <= 860) byId("detail").scrollIntoView(); } },
-    verdict(sample), h("span", { class: "name" }, shown(sample.task)), h("span", { class: "num" }, sample.answer ? shown(sample.answer).slice(0, 14) : trimmed(sample.reward, 3)),
-    h("span", { class: "under" }, `${sample.bench} · sample ${sample.index + 1} · ${GROUPED.format(sample.tokens)} tokens · ${sample.stop.replaceAll("_", " ")}`));
-}
-
-function listKey(event) {
-  const jump = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[event.key];
-  if (jump === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
-  event.preventDefault();
-  choose(clamp(browser.chosen + jump, 0, browser.found.length - 1));
-  byId(`row-${browser.chosen}`).scrollIntoView({ block: "nearest" });
-}
-
-function choose(position) {
-  while (browser.rendered <= position) renderRows();
-  const before = byId(`row-${browser.chosen}`), now = byId(`row-${position}`);
-  if (before) before.setAttribute("aria-selected", "false");
-  now.setAttribute("aria-selected", "true");
-  byId("list").setAttribute("aria-activedescendant", now.id);
-  browser.chosen = position;
-  showSample(browser.found[position]);
-}
-
-function showSample(sample) {
+function showItem(sample) {
   const task = taskOf(sample);
   const entries = [["benchmark", sample.bench], ["sample", String(sample.index + 1)], ["answer", shown(sample.answer) || "–"], ["reference", shown(task.reference).slice(0, 200) || "–"],
     ["reward", trimmed(sample.reward, 4)], ["stop", sample.stop.replaceAll("_", " ")], ["tokens", GROUPED.format(sample.tokens)], ["seed", sample.seed],
@@ -165,15 +114,10 @@ function marked(text) {
   return [...parts, text.slice(from)];
 }
 
-/** The other samples of the same question, one button each. */
+/** The other samples of the same question. */
 function siblings(sample) {
   const group = browser.all.filter((other) => other.bench === sample.bench && other.task === sample.task);
-  if (group.length < 2) return [];
-  return [h("div", { class: "siblings", role: "group", "aria-label": "Samples of the same question" }, `${group.filter((other) => other.right).length} of ${group.length} right`,
-    group.map((other) => h("button", { type: "button", "aria-current": String(other === sample), onclick: () => {
-      const position = browser.found.indexOf(other);
-      if (position >= 0) { choose(position); byId(`row-${position}`).scrollIntoView({ block: "nearest" }); } else showSample(other);
-    } }, verdict(other), ` ${other.index + 1}`)))];
+  return siblingButtons(group, sample, "Samples of the same question", `${group.filter(isRight).length} of ${group.length} right`, (other) => String(other.index + 1));
 }
 
 function drawFolds(run) {

@@ -1,10 +1,11 @@
-// The rollout browser: filters, a list that grows as it is scrolled, and the chosen rollout.
+// The rollout browser: what list.js wants to know of rollouts, and the chosen rollout.
 
 const PAGE = 100;
 const browser = {
   all: [], found: [], pool: null, rendered: 0, chosen: -1, mode: "mask", largest: 1,
   filter: { step: "", outcome: "", stop: "", kept: "", text: "", sort: "newest" },
 };
+const NOUN = ["rollout", "rollouts", "solved", "not solved"];
 const SORTS = {
   newest: ["latest step first", (rollout) => rollout.step, -1],
   oldest: ["first step first", (rollout) => rollout.step, 1],
@@ -34,11 +35,13 @@ async function startBrowser() {
   browser.largest = data.rollouts.reduce((most, rollout) => Math.max(most, Math.abs(rollout.adv || 0)), 0) || 1;
   hint.textContent = rolloutWords(data);
   if (!data.rollouts.length) return;
-  buildFilters();
-  byId("filters").hidden = byId("browser").hidden = false;
-  byId("list").addEventListener("keydown", listKey);
-  byId("list").addEventListener("scroll", growList);
-  applyFilter();
+  startList([
+    selectFilter("step", "Step", [["", "all"], ...valuesOf("step").map((step) => [String(step), String(step)])]),
+    outcomeFilter("Solved", "Not solved"),
+    stopFilter("Stop reason"),
+    selectFilter("kept", "Learned from", [["", "either"], ["yes", "yes"], ["no", "no"]]),
+    searchFilter("text, task or error"),
+  ]);
 }
 
 function rolloutWords(data) {
@@ -49,27 +52,8 @@ function rolloutWords(data) {
   return `${count(data.shown)} of ${count(data.logged)} recorded rollouts, the first ones of ${steps}; all of them are in rollouts/ of the run folder.`;
 }
 
-function buildFilters() {
-  const values = (key) => [...new Set(browser.all.map((rollout) => rollout[key]))];
-  const change = (key) => (value) => { browser.filter[key] = value; applyFilter(); };
-  const select = (key, label, options) => h("label", { class: "field" }, label,
-    h("select", { name: key, onchange: (event) => change(key)(event.target.value) }, options.map(([value, text]) => h("option", { value }, text))));
-  const outcome = h("fieldset", { class: "choice" }, h("legend", { class: "hidden" }, "Outcome"));
-  segmented(outcome, "outcome", [["", "All"], ["solved", "✓ Solved"], ["failed", "✗ Not solved"]], "", change("outcome"));
-  let wait;
-  const search = h("input", { type: "search", name: "text", placeholder: "text, task or error", oninput: (event) => {
-    clearTimeout(wait);
-    wait = setTimeout(() => change("text")(event.target.value.toLowerCase()), 120);
-  } });
-  byId("filters").append(
-    select("step", "Step", [["", "all"], ...values("step").map((step) => [String(step), String(step)])]),
-    h("div", { class: "field" }, "Outcome", outcome),
-    select("stop", "Stop reason", [["", "any"], ...values("stop").map((stop) => [stop, stop.replaceAll("_", " ")])]),
-    select("kept", "Learned from", [["", "either"], ["yes", "yes"], ["no", "no"]]),
-    h("label", { class: "field grow" }, "Search", search),
-    select("sort", "Sort", Object.entries(SORTS).map(([value, [text]]) => [value, text])),
-  );
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+function isRight(rollout) {
+  return rollout.ok;
 }
 
 function textOf(rollout) {
@@ -77,60 +61,20 @@ function textOf(rollout) {
 }
 
 function matches(rollout) {
-  const { step, outcome, stop, kept, text } = browser.filter;
-  return (!step || String(rollout.step) === step) && (!outcome || rollout.ok === (outcome === "solved"))
-    && (!stop || rollout.stop === stop) && (!kept || rollout.kept === (kept === "yes"))
+  const { step, stop, kept, text } = browser.filter;
+  return (!step || String(rollout.step) === step) && (!stop || rollout.stop === stop) && (!kept || rollout.kept === (kept === "yes"))
     && (!text || textOf(rollout).includes(text) || rollout.task.toLowerCase().includes(text) || rollout.error.toLowerCase().includes(text));
-}
-
-function applyFilter() {
-  browser.found = browser.all.filter(matches).sort(inOrder);
-  const solved = browser.found.filter((rollout) => rollout.ok).length;
-  byId("count").textContent = `${GROUPED.format(browser.found.length)} ${browser.found.length === 1 ? "rollout" : "rollouts"}, ${GROUPED.format(solved)} solved`;
-  browser.rendered = 0;
-  byId("list").replaceChildren();
-  byId("list").scrollTop = 0;
-  if (!browser.found.length) {
-    byId("list").append(h("p", { class: "empty" }, "No rollout matches these filters."));
-    byId("detail").replaceChildren();
-    return;
-  }
-  renderRows();
-  choose(0);
-}
-
-function verdict(rollout) {
-  return h("span", { class: rollout.ok ? "solved" : "unsolved", role: "img", "aria-label": rollout.ok ? "solved" : "not solved" }, rollout.ok ? "✓" : "✗");
 }
 
 function signed(value) {
   return value === null ? "–" : (value > 0 ? "+" : "") + trimmed(value, 3);
 }
 
-function listRow(rollout, position) {
+function listRow(rollout) {
   const turns = rollout.turns.length;
-  return h("div", { class: "row", role: "option", id: `row-${position}`, "aria-selected": "false", onclick: () => { choose(position); if (innerWidth <= 860) byId("detail").scrollIntoView(); } },
-    verdict(rollout), h("span", { class: "name" }, visible(rollout.task)), h("span", { class: "num" }, rollout.reward === null ? "–" : trimmed(rollout.reward, 3)),
+  return [h("span", { class: "name" }, visible(rollout.task)), h("span", { class: "num" }, rollout.reward === null ? "–" : trimmed(rollout.reward, 3)),
     h("span", { class: "under" }, `step ${rollout.step} · ${turns} ${turns === 1 ? "turn" : "turns"} · ${GROUPED.format(rollout.p.length)} tokens · ${rollout.stop.replaceAll("_", " ")}`),
-    h("span", { class: "under num" }, rollout.kept ? "A " + signed(rollout.adv) : "not learned"));
-}
-
-function listKey(event) {
-  const jump = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[event.key];
-  if (jump === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
-  event.preventDefault();
-  choose(clamp(browser.chosen + jump, 0, browser.found.length - 1));
-  byId(`row-${browser.chosen}`).scrollIntoView({ block: "nearest" });
-}
-
-function choose(position) {
-  while (browser.rendered <= position) renderRows();
-  const before = byId(`row-${browser.chosen}`), now = byId(`row-${position}`);
-  if (before) before.setAttribute("aria-selected", "false");
-  now.setAttribute("aria-selected", "true");
-  byId("list").setAttribute("aria-activedescendant", now.id);
-  browser.chosen = position;
-  showRollout(browser.found[position]);
+    h("span", { class: "under num" }, rollout.kept ? "A " + signed(rollout.adv) : "not learned")];
 }
 
 /** Numbers of the tokens that a search found. */
@@ -149,7 +93,7 @@ function hitTokens(rollout) {
   return hits;
 }
 
-function showRollout(rollout) {
+function showItem(rollout) {
   const detail = byId("detail"), legendBox = h("div", { class: "legend", "aria-label": "Legend" }), holder = h("div", {});
   const paint = () => {
     byId("tooltip").hidden = true;
@@ -179,16 +123,8 @@ function properties(rollout) {
   return entries;
 }
 
-/** The other rollouts of the same task and step, one button each. */
+/** The other rollouts of the same task and step. */
 function siblings(rollout) {
   const group = browser.all.filter((other) => other.step === rollout.step && other.group === rollout.group);
-  if (group.length < 2) return [];
-  return [h("div", { class: "siblings", role: "group", "aria-label": "Rollouts of the same group" }, `group ${rollout.group}`, group.map((other) =>
-    h("button", { type: "button", "aria-current": String(other === rollout), title: `reward ${other.reward}`, onclick: () => chooseSibling(other) },
-      verdict(other), " " + (other.reward === null ? "–" : trimmed(other.reward, 3)))))];
-}
-
-function chooseSibling(other) {
-  const position = browser.found.indexOf(other);
-  if (position >= 0) { choose(position); byId(`row-${position}`).scrollIntoView({ block: "nearest" }); } else showRollout(other);
+  return siblingButtons(group, rollout, "Rollouts of the same group", `group ${rollout.group}`, ({ reward }) => reward === null ? "–" : trimmed(reward, 3));
 }
