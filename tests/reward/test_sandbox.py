@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from reward import sandbox
 from reward.sandbox import Limits, Reason, launcher
+from reward.sandbox.inside.filesystem import SCRATCH
 
 CHECKOUT = Path(__file__).parents[2]
 needs_isolation = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
@@ -115,6 +117,27 @@ def test_a_package_may_import_one_that_was_installed_elsewhere(tmp_path: Path, m
         monkeypatch.syspath_prepend(tmp_path / name)
     outcome = sandbox.run("import upper\nprint(upper.answer)", packages=("upper",))
     assert (outcome.ok, outcome.stdout) == (True, "42\n"), outcome
+
+
+@needs_isolation
+def test_a_package_below_the_scratch_folder_is_imported_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as place:  # as where an environment was made under /tmp
+        package = Path(place) / "bits"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "later.py").write_text("answer = 42\n")
+        monkeypatch.syspath_prepend(place)
+        program = (
+            "from bits import later\nprint(later.answer)\nopen('own', 'w').write('mine')\n"
+            f"open({str(package / 'later.py')!r}, 'w')"
+        )
+        outcome = sandbox.run(program, packages=("bits",))
+        assert outcome.stdout == "42\n", outcome
+        assert "Read-only file system" in outcome.stderr or "Permission denied" in outcome.stderr
+        assert (package / "later.py").read_text() == "answer = 42\n"
+    assert sandbox.run("import os; print(os.listdir('/tmp'))").stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["wall_s", "cpu_s", "memory_mib", "processes", "output_bytes", "file_bytes"])

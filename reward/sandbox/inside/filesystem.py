@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from reward.sandbox.inside import kernel
 
 SCRATCH = "/tmp"
+_ASIDE = "/aside"  # where what lies below SCRATCH on the host is kept while the scratch folder is laid over it
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")  # mapping /dev/zero makes memory that no limit counts
 _BASE = "/tmp"  # where the new root is put together, in a mount namespace that nobody else sees
 _MASKED = ("site-packages", "dist-packages")  # third-party packages that may lie below the standard library
+_below_scratch: list[str] = []  # of the paths that are shown; forked processes have it too
 
 
 def enter(library: Iterable[str], packages: Iterable[str]) -> None:
@@ -38,16 +40,25 @@ def enter(library: Iterable[str], packages: Iterable[str]) -> None:
                 kernel.mount("tmpfs", folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
     for path, descriptor in extra:
         _bind(descriptor, _BASE + path)
+    _below_scratch[:] = [path for path, _ in (*shown, *extra) if path.startswith(SCRATCH + "/")]
     os.makedirs(_BASE + SCRATCH, exist_ok=True)
+    os.mkdir(_BASE + _ASIDE)
     os.symlink(SCRATCH, _BASE + "/dev/shm")  # POSIX semaphores (multiprocessing.Lock) live there
     kernel.pivot_root(_BASE)
     kernel.make_read_only("/")
 
 
 def mount_scratch(size: int) -> None:
-    """A fresh, empty scratch folder of ``size`` bytes for this mount namespace, as its current directory."""
+    """A fresh scratch folder of ``size`` bytes for this mount namespace, as its current directory. It is empty but for
+    libraries that are installed below it on the host, as in an environment under /tmp."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    if _below_scratch:
+        kernel.mount(SCRATCH, _ASIDE, "", kernel.MS_BIND | kernel.MS_REC)
     kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={size},nr_inodes=4096,mode=0777")
+    for path in _below_scratch:
+        _show(_ASIDE + path.removeprefix(SCRATCH), path)
+    if _below_scratch:
+        kernel.unmount(_ASIDE)
     os.chdir(SCRATCH)
 
 
@@ -62,11 +73,15 @@ def _outermost(paths: Iterable[str]) -> list[str]:
 
 def _bind(descriptor: int, target: str) -> None:
     """Show an open file or folder, and all that is mounted below it, at ``target``."""
-    source = f"/proc/self/fd/{descriptor}"
+    _show(f"/proc/self/fd/{descriptor}", target)
+    os.close(descriptor)
+
+
+def _show(source: str, target: str) -> None:
+    """Show a file or folder, and all that is mounted below it, at ``target``, which is made."""
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o444))
     kernel.mount(source, target, "", kernel.MS_BIND | kernel.MS_REC)
-    os.close(descriptor)
