@@ -20,6 +20,8 @@ _LIMITS = Limits(wall_s=5.0, cpu_s=36_000.0, memory_mib=1024, processes=4)
 _JUDGE = Path(__file__).with_name("math_judge.py").read_text()
 _TRIAL = r"""
 assert judge(r"\boxed{\frac12}", "0.5") and judge("It is 7.", "7") and not judge("#### 3", "4")
+# math-verify says nothing where its LaTeX parser cannot be loaded: what only the parser can tell must come out right.
+assert judge(r"\boxed{x + 1}", "1 + x") and judge(r"\boxed{5.0}", "5"), "its LaTeX parser does not work"
 """
 _LONGEST_ANSWER = 200  # characters kept of what was found, for the log and for majority votes
 _log = logging.getLogger(__name__)
