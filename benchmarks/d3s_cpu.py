@@ -42,7 +42,7 @@ METHODS = {
     "D3S": "{name: d3s, samples: [10, 40], tokens: [20, 100]}",
 }
 RATES = (1e-4, 2e-4, 4e-4)
-GRID_SEEDS = (100,)
+GRID_SEEDS = (100, 101)
 SEEDS = (0, 1, 2, 3, 4)
 
 
