@@ -37,7 +37,6 @@ from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import derive_seed
 from rlpost.tasks import load_tasks
-from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
 from rollout.specs import EpisodeSpec
 
@@ -76,25 +75,12 @@ def local_run(
     loaded: LoadedRecipe, model: Path, folder: Path, pool: WorkerPool, progress: Progress
 ) -> Iterator[Controller]:
     """A controller whose policy starts from the weights in ``model``, published to the engine of ``pool``."""
-    recipe, placement = loaded.recipe, place(loaded.recipe)
+    placement = place(loaded.recipe)
     train, held_out = load_tasks(loaded)
     learner: Any = LocalLearner(loaded, model, placement)
-    probe = probe_tokens(learner.vocabulary, recipe.seed)
-    publisher = Publisher(learner, pool, probe, recipe.rollout.temperature, recipe.gap_bound(placement.device))
-    publisher.publish(0)
-    publisher.verify()
-    running = session.Session(
-        loaded=loaded,
-        folder=RunFolder(folder),
-        model=model,
-        progress=progress,
-        algorithm=loaded.build_algorithm(),
-        train=train,
-        held_out=held_out,
-        learner=learner,
-        pool=pool,
-        publisher=publisher,
-    )
+    publisher = session.first_publication(loaded, placement, learner, pool, 0)
+    algorithm, run_folder = loaded.build_algorithm(), RunFolder(folder)
+    running = session.Session(loaded, run_folder, model, progress, algorithm, train, held_out, learner, pool, publisher)
     metrics = MetricsWriter(folder)
     try:
         yield Controller(running, metrics, RolloutWriter(folder, lambda ids: [], 0))

@@ -82,16 +82,6 @@ def open_session(
             learner.wait_ready()
             if checkpoint is not None:
                 learner.load(checkpoint[1])
-            publisher = Publisher(
-                learner,
-                pool,
-                probe_tokens(learner.vocabulary, recipe.seed),
-                recipe.rollout.temperature,
-                recipe.gap_bound(placement.device),
-                recipe.engine.tensor_parallel if placement.transport == "nccl" else 0,
-            )
-            publisher.publish(version)
-            publisher.verify()
             yield Session(
                 loaded=loaded,
                 folder=folder,
@@ -102,12 +92,30 @@ def open_session(
                 held_out=held_out,
                 learner=learner,
                 pool=pool,
-                publisher=publisher,
+                publisher=first_publication(loaded, placement, learner, pool, version),
                 source_weights=weights,
             )
         finally:
             pool.close()
             learner.close()
+
+
+def first_publication(
+    loaded: LoadedRecipe, placement: Placement, learner: LearnerGroup, pool: WorkerPool, version: int
+) -> Publisher:
+    """The publisher of a run, once every worker has the learner's weights as ``version``, verified."""
+    recipe = loaded.recipe
+    publisher = Publisher(
+        learner,
+        pool,
+        probe_tokens(learner.vocabulary, recipe.seed),
+        recipe.rollout.temperature,
+        recipe.gap_bound(placement.device),
+        recipe.engine.tensor_parallel if placement.transport == "nccl" else 0,
+    )
+    publisher.publish(version)
+    publisher.verify()
+    return publisher
 
 
 def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task], SourceWeights | None]:
