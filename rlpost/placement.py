@@ -7,6 +7,7 @@ be refused before anything starts; ``seats.reserve`` then asks Ray for exactly t
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -63,6 +64,11 @@ def count_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
+    return _installed_gpus()
+
+
+@functools.cache  # a placement is worked out before anything starts, and again in the cluster
+def _installed_gpus() -> int:
     if shutil.which("nvidia-smi") is None:
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
