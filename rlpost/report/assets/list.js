@@ -1,5 +1,5 @@
 // A filtered list beside the item that was chosen. The page's script keeps `browser` and `SORTS`, and says what NOUN (one,
-// many, and what a good one is), `isRight`, `matches`, `inOrder`, `listRow` and `showItem` are of its items.
+// many, and what a good and a bad one are), `isRight`, `matches`, `inOrder`, `listRow` and `showItem` are of its items.
 
 /** Sets a filter, and the list with it. */
 function filterBy(key) {
@@ -63,8 +63,8 @@ function applyFilter() {
 }
 
 function verdict(item) {
-  const right = isRight(item), good = NOUN[2];
-  return h("span", { class: right ? "solved" : "unsolved", role: "img", "aria-label": right ? good : NOUN[3] }, right ? "✓" : "✗");
+  const right = isRight(item), [, , good, bad] = NOUN;
+  return h("span", { class: right ? "solved" : "unsolved", role: "img", "aria-label": right ? good : bad }, right ? "✓" : "✗");
 }
 
 function renderRows() {
