@@ -86,6 +86,7 @@ class Bench:
 
     def _train(self, controller: Controller, loaded: LoadedRecipe) -> dict[str, Any]:
         found: dict[str, Any] = {"before": self._evaluate(controller)}
+        print(f"{loaded.recipe.seed}: TGC before {found['before']['tgc']:.3f}", flush=True)
         controller.train()
         found["after"] = self._evaluate(controller)
         if loaded.recipe.eval.greedy:
