@@ -175,6 +175,7 @@ def plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress
 @contextmanager
 def cluster() -> Iterator[None]:
     """A Ray cluster of this process's own."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as rlpost's own: see rlpost/cluster.py
     ray.init(include_dashboard=False, num_cpus=max(4, os.cpu_count() or 1), log_to_driver=False, logging_level="ERROR")
     try:
         yield

@@ -6,13 +6,15 @@
 What is counted is the most torch had allocated during a step, minus what was there before it (weights and optimizer
 state; a first step has run). Each sequence is a pack of its own. How many tokens of a copy are masked, and so scored,
 is drawn; so that each n_t may draw its heaviest copy, smaller ones run more steps: ``--copies`` of a response in all.
-Writes memory.json and memory.md. On a CPU the same is a test by tensor accounting (tests/learner/test_diffusion.py).
-Left out: engines.
+torch hands out blocks that are somewhat larger than what was asked for, more so where sizes vary; so bytes asked for
+are counted too. Writes memory.json (every step's peaks) and memory.md. On a CPU the same is a test by tensor
+accounting (tests/learner/test_diffusion.py). Left out: engines.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -73,40 +75,52 @@ def peak(folder: Path, name: str, n_t: int, options: argparse.Namespace) -> dict
         device=options.device, max_tokens_per_pack=2, optimizer=OptimizerConfig(lr=1e-6), gradient_checkpointing=False
     )
     learner = Learner(LearnerSetup(folder, config), algorithm=build(locate(name), {"n_t": n_t}))
-    row: dict[str, Any] = {"algorithm": name, "n_t": n_t, "resident_gib": None, "peak_gib": None, "step_s": None}
+    row: dict[str, Any] = {"algorithm": name, "n_t": n_t, "peak_gib": None, "asked_gib": None, "step_s": None}
     cuda = options.device == "cuda"
+    steps = []
     try:
         learner.learn(rollouts(options.responses, options.prompt, options.length, 0))
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            row["resident_gib"] = torch.cuda.memory_allocated() / 2**30
-        seconds = []
         for step in range(max(1, options.copies // n_t)):
+            gc.collect()
+            before = memory(cuda)
             started = time.perf_counter()
             learner.learn(rollouts(options.responses, options.prompt, options.length, 1 + step))
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-        row["step_s"] = statistics.median(seconds)
-        if cuda:
-            row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 - row["resident_gib"]
+            after = memory(cuda)
+            steps.append({"step_s": time.perf_counter() - started})
+            steps[-1] |= {f"{kind}_gib": after[kind][1] - before[kind][0] for kind in after}
+        row |= {name: max(one[name] for one in steps) for name in ("peak_gib", "asked_gib") if cuda}
+        row["step_s"] = statistics.median(one["step_s"] for one in steps)
     except torch.OutOfMemoryError:
-        row["peak_gib"] = "out of memory"
+        row["peak_gib"] = row["asked_gib"] = "out of memory"
     learner.close()
     del learner
+    gc.collect()
     if cuda:
         torch.cuda.empty_cache()
-    return row
+    return row | {"steps": steps}
+
+
+def memory(cuda: bool) -> dict[str, tuple[float, float]]:
+    """GiB now, and at most since the last call: allocated ("peak"), and asked for ("asked")."""
+    if not cuda:
+        return {}
+    torch.cuda.synchronize()
+    counted, names = torch.cuda.memory_stats(), {"peak": "allocated_bytes.all", "asked": "requested_bytes.all"}
+    torch.cuda.reset_peak_memory_stats()
+    return {
+        ours: tuple(counted[f"{name}.{when}"] / 2**30 for when in ("current", "peak")) for ours, name in names.items()
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """One line a number of copies."""
-    lines = ["| n_t | BGPO, GiB beyond resident | VRPO-OL | BGPO, s a step | VRPO-OL |", "|---|---|---|---|---|"]
+    lines = ["| n_t | BGPO, GiB beyond resident | VRPO-OL | BGPO, GiB asked for | VRPO-OL | BGPO, s a step | VRPO-OL |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     shown = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)  # noqa: E731
     for n_t in sorted({row["n_t"] for row in rows}):
         own = {row["algorithm"]: row for row in rows if row["n_t"] == n_t}
-        cells = [shown(own[name][key]) for key in ("peak_gib", "step_s") for name in ("bgpo", "vrpo_ol") if name in own]
+        keys = ("peak_gib", "asked_gib", "step_s")
+        cells = [shown(own[name][key]) for key in keys for name in ("bgpo", "vrpo_ol") if name in own]
         lines.append(f"| {n_t} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

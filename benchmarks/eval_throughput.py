@@ -4,8 +4,9 @@
     python benchmarks/eval_throughput.py --data test.jsonl --out DIR --device cpu --tiny
 
 The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on the questions, so nothing is
-downloaded; it never ends by itself, so every answer has ``--max-new-tokens``. All get the same prompts as token ids, as
-many slots and as much memory, in processes of their own, one after the other:
+downloaded. It never ends by itself: every answer has ``--max-new-tokens``, and those that begin together end together.
+With ``--ends 150`` it ends with a probability of 1 / 150 at every token, so that lengths vary as a real model's do. All
+get the same prompts as token ids, as many slots and as much memory, in processes of their own, one after the other:
 
 - ``eval``: ``rlpost eval`` as it is (on a GPU vLLM then has a process of its own); the engine's numbers are noted;
 - ``vllm``: ``LLM.generate`` as it is (its engine has a process of its own), ``--repeats`` times in one engine;
@@ -15,7 +16,7 @@ many slots and as much memory, in processes of their own, one after the other:
 Timed: from the first request to the last answer; ours is judged by math-verify and written to disk within that time,
 vLLM's is not. The report is written anew after each, and none is begun that ``--budget-s`` has no time for. Seeds: on a
 GPU no request has one (it would cost a kernel launch a request and step); ``--seeded`` gives both sides one. Left out:
-models that stop by themselves.
+models that have learned something.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="questions; default 400, tiny 24")
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, help="default 256, tiny 64")
+    parser.add_argument("--ends", type=float, help="mean tokens after which the model ends by itself; default: never")
     parser.add_argument("--slots", type=int, help="requests sampled at once; default 256, tiny 32")
     parser.add_argument("--contestants", default="eval,vllm,other,unjudged", help="which, in this order")
     parser.add_argument("--budget-s", type=float, default=570.0, help="seconds for all of them")
@@ -78,7 +80,7 @@ def main() -> None:
         _peer(given)
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    model = given.out / "model"
+    model = _model_folder(given)
     if not model.exists():
         _build_model(model, given)
     rows: list[dict[str, Any]] = []
@@ -155,8 +157,34 @@ def _build_model(folder: Path, given: argparse.Namespace) -> None:
     torch.manual_seed(0)
     dtype = torch.float32 if given.device == "cpu" else torch.bfloat16
     config = Qwen2Config(**shape, tie_word_embeddings=True, max_position_embeddings=4096)
-    Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
+    model = Qwen2ForCausalLM(config)
+    if given.ends:
+        _let_end(model, tokenizer.eos_token_id, given.ends)
+    model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _let_end(model: Any, end: int, mean: float) -> None:
+    """Give token ``end`` a probability of about 1 / mean everywhere: the last layer's values get a bias that outweighs
+    the rest, so that all hidden states point the same way, and the token's row points there too."""
+    import torch
+
+    ids = torch.randint(model.config.vocab_size, (4, 64))
+    with torch.no_grad():
+        model.model.layers[-1].self_attn.v_proj.bias.normal_()
+        hidden = model.model(ids).last_hidden_state.flatten(0, 1)
+        others = model.lm_head(hidden).logsumexp(-1)
+        way = torch.nn.functional.normalize(hidden.mean(0), dim=0)
+        low, high = 0.0, 100.0
+        for _ in range(50):
+            length = (low + high) / 2
+            often = torch.sigmoid(length * (hidden @ way) - others).mean() > 1 / mean
+            low, high = (low, length) if often else (length, high)
+        model.lm_head.weight[end] = low * way
+
+
+def _model_folder(given: argparse.Namespace) -> Path:
+    return Path(given.out) / ("model" if given.ends is None else f"model-ends-{given.ends:g}")
 
 
 def _dtype(given: argparse.Namespace) -> str:
@@ -269,7 +297,7 @@ def _peer(given: argparse.Namespace) -> None:
 
     from rollout.chat import load_format
 
-    model = given.out / "model"
+    model = _model_folder(given)
     chat = load_format(model)
     asked = [json.loads(line)["messages"] for line in (given.out / "eval" / "tasks.jsonl").read_text().splitlines()]
     prompts = [{"prompt_token_ids": chat.opening(messages)} for messages in asked for _ in range(given.n)]

@@ -139,6 +139,7 @@ def _workers(
             "seed": settings.seed,
             "version": 0,
             "seeded": settings.deterministic,
+            "scored": False,
             "own_process": gpus > 0 and not settings.deterministic,
         },
         trust_remote_code=settings.trust_remote_code,

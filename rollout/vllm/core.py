@@ -46,17 +46,27 @@ class VllmCore:
         seeded: requests draw from their own seeds. On a GPU vLLM then launches one kernel a request and step, which
             takes longer than the rest of a step of a small model, and the draws still do not repeat, because logits
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
+        scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary
+            in every step, asked or not.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
     """
 
     def __init__(
-        self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str, seeded: bool = True
+        self,
+        model: str,
+        config: VllmConfig,
+        max_context: int,
+        seed: int,
+        transport: str,
+        seeded: bool = True,
+        scored: bool = True,
     ) -> None:
         if transport not in BACKENDS:
             raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
         self._on_cpu = current_platform.is_cpu()
+        self._scored = scored
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
@@ -66,7 +76,7 @@ class VllmCore:
 
     def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, transport, cpu=self._on_cpu)
+        arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, self._scored)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()
@@ -79,6 +89,11 @@ class VllmCore:
         )
         if transport != "nccl":
             self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+
+    @property
+    def waits_for_bursts(self) -> bool:
+        """Whether an idle engine does well to begin with all requests of a burst; see loop.py."""
+        return not self._on_cpu
 
     def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
         """Join the broadcast of weights, anew where it was joined before; blocks until all have."""
@@ -159,7 +174,7 @@ class VllmCore:
 
 
 def engine_arguments(
-    model: str, config: VllmConfig, max_context: int, seed: int, transport: str, cpu: bool
+    model: str, config: VllmConfig, max_context: int, seed: int, transport: str, cpu: bool, scored: bool = True
 ) -> dict[str, Any]:
     """Keyword arguments of ``vllm.EngineArgs``."""
     arguments: dict[str, Any] = {
@@ -172,8 +187,8 @@ def engine_arguments(
         "tensor_parallel_size": config.tensor_parallel,
         # Left to itself vLLM would place tensor-parallel workers through Ray when it finds itself in an actor.
         "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else "uni",
-        # The default, raw_logprobs, would ignore the temperature.
-        "logprobs_mode": "processed_logprobs",
+        # The default, raw_logprobs, ignores the temperature, and costs nothing where none are asked for.
+        "logprobs_mode": "processed_logprobs" if scored else "raw_logprobs",
         "weight_transfer_config": WeightTransferConfig(backend=BACKENDS[transport]),
         "skip_tokenizer_init": True,
         "disable_log_stats": True,

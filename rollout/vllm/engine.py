@@ -36,6 +36,8 @@ class VllmEngine:
         transport: how weights will come: "object_store", "ipc" from a process on the same GPU, or "nccl" by broadcast.
         version: policy version of the weights in ``model``, -1 where that is not known.
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
+        scored: samples' log-probabilities may be asked for; without, sampling is a little faster, and there are no
+            probes.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
             wait for this process's Python; on a CPU both want the same cores.
 
@@ -54,9 +56,11 @@ class VllmEngine:
         transport: str = "object_store",
         version: int = -1,
         seeded: bool | None = None,
+        scored: bool = True,
         own_process: bool = False,
     ) -> None:
         self._max_context = max_context
+        self._scored = scored
         self._transport = transport
         setup = LoopSetup(
             model,
@@ -68,6 +72,7 @@ class VllmEngine:
             transport,
             version,
             deterministic if seeded is None else seeded,
+            scored,
         )
         self._loop = LoopProcess(setup) if own_process else setup.build()
         self._parameters = ModelParameters.of(model)
@@ -90,6 +95,8 @@ class VllmEngine:
             EngineError: the request cannot be sampled (the message says why), or the engine died.
         """
         self._check(request.token_ids, f"request '{request.id}'")
+        if request.logprobs:
+            self._check_scored(f"request '{request.id}'")
         if request.max_tokens < 1:
             raise EngineError(f"request '{request.id}': max_tokens is {request.max_tokens}, there must be room for one")
         if request.temperature != 0 and not request.temperature >= LOWEST_TEMPERATURE:
@@ -113,6 +120,12 @@ class VllmEngine:
         if not 0 <= min(token_ids) <= max(token_ids) < self._loop.vocabulary:
             wrong = next(token for token in token_ids if not 0 <= token < self._loop.vocabulary)
             raise EngineError(f"{what}: token id {wrong} is not in the model's {self._loop.vocabulary} tokens")
+
+    def _check_scored(self, what: str) -> None:
+        if not self._scored:
+            raise EngineError(
+                f"{what}: asks for log-probabilities of an engine that was started without (scored=False)"
+            )
 
     def abort(self, request_id: str) -> None:
         """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
@@ -157,6 +170,7 @@ class VllmEngine:
         Raises:
             EngineError: a sequence cannot be scored, or the engine died.
         """
+        self._check_scored("a probe")
         for index, tokens in enumerate(token_ids):
             self._check(tokens, f"probe sequence {index}")
         if not token_ids:

@@ -34,6 +34,10 @@ much longer than one that only samples, which is a single CUDA graph. A slot is 
 takes that part of the requests to end, 1/32 of a request's time."""
 PATIENCE = 8
 """Steps that a request waits for others to be let in with."""
+BURST_S, LONGEST_BURST_S = 0.01, 0.15
+"""An idle engine on a GPU begins when no request has come for the former, every slot has one, or the latter has passed:
+the requests of one burst then have their prompts computed in few steps, and if they are about as long, so have those
+that follow them."""
 
 
 class StepLoop:
@@ -176,6 +180,8 @@ class StepLoop:
         try:
             while not self._closing:
                 self._take_commands()
+                if self._core.waits_for_bursts and not self._lock_step and self._waiting and not self._running:
+                    self._take_burst()
                 if self._ready():
                     if self._gathered():
                         self._admit()
@@ -200,6 +206,14 @@ class StepLoop:
             self._commands.get()()  # sleeps until something is asked for
         while not self._commands.empty():
             self._commands.get()()
+
+    def _take_burst(self) -> None:
+        ends = time.monotonic() + LONGEST_BURST_S
+        while len(self._waiting) < self._slots and not self._closing:
+            try:
+                self._commands.get(timeout=min(BURST_S, max(0.0, ends - time.monotonic())))()
+            except queue.Empty:
+                return
 
     def _ready(self) -> bool:
         """Whether there is something to step, and in lock-step no live episode is still away."""

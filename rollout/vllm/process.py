@@ -47,6 +47,7 @@ class LoopSetup:
     transport: str
     version: int
     seeded: bool
+    scored: bool
 
     def build(self) -> StepLoop:
         """The loop, in this process, which imports vllm.
@@ -58,7 +59,9 @@ class LoopSetup:
         from rollout.vllm.loop import StepLoop
 
         return StepLoop(
-            lambda: VllmCore(self.model, self.config, self.max_context, self.seed, self.transport, self.seeded),
+            lambda: VllmCore(
+                self.model, self.config, self.max_context, self.seed, self.transport, self.seeded, self.scored
+            ),
             slots=self.config.slots,
             stop_token_ids=self.stop_token_ids,
             version=self.version,

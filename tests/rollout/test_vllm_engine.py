@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from tests.support.vllm_host import CONTEXT, STOP, VOCABULARY, reference_logprobs, small_model, update_of
+from tests.support.vllm_host import CONTEXT, STOP, VOCABULARY, engine_host, reference_logprobs, small_model, update_of
 
 Run = Callable[..., Any]
 PROMPT = [3, 14, 15, 92, 65]
@@ -284,7 +285,8 @@ class Counting:
 
     vocabulary = VOCABULARY
 
-    def __init__(self) -> None:
+    def __init__(self, waits_for_bursts: bool = False) -> None:
+        self.waits_for_bursts = waits_for_bursts
         self.let_in: list[int] = []
         self._left: dict[str, int] = {}
         self._new = 0
@@ -342,3 +344,52 @@ def test_a_request_does_not_wait_long_for_others(vllm: Run) -> None:
     [late] = [step for step, count in enumerate(found) if step and count]
     assert found[late] == 1
     assert 10 <= late <= 10 + 8
+
+
+async def burst(engine: Any, count: int, slots: int) -> list[int]:
+    """Admissions before each step where ``count`` requests come one after another to an idle engine of a GPU's kind."""
+    from rollout.vllm import loop as module
+
+    normal, core = (module.BURST_S, module.LONGEST_BURST_S), Counting(waits_for_bursts=True)
+    module.BURST_S, module.LONGEST_BURST_S = 0.5, 30.0  # however slow this machine is
+    try:
+        loop = module.StepLoop(lambda: core, slots, [STOP], 0, False)  # type: ignore[arg-type, return-value]
+        calls = []
+        for index in range(count):
+            request = SampleRequest(f"b{index}", PROMPT, 5, order=index, logprobs=False)
+            calls.append(asyncio.wrap_future(loop.generate(request)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*calls)
+        loop.close()
+    finally:
+        module.BURST_S, module.LONGEST_BURST_S = normal
+    return core.let_in
+
+
+@pytest.mark.parametrize(("count", "first"), [(12, 8), (3, 3)])
+def test_an_idle_engine_of_a_gpu_begins_with_a_whole_burst(vllm: Run, count: int, first: int) -> None:
+    found = vllm(burst, count, 8)
+    assert found[0] == first
+    assert sum(found) == count
+
+
+async def without_scores(engine: Any, requests: list[SampleRequest]) -> tuple[list[Sample], list[BaseException]]:
+    samples = await asyncio.gather(*(engine.generate(request) for request in requests))
+    asked = (engine.generate(SampleRequest("scored", PROMPT, 3)), engine.probe([PROMPT], 1.0, 0))
+    return samples, [one for one in await asyncio.gather(*asked, return_exceptions=True) if one is not None]
+
+
+@pytest.mark.slow
+def test_an_engine_without_scores_samples_the_same_and_refuses_to_score(vllm: Run, vllm_folder: Path) -> None:
+    heats = (1.0, 0.7, 0.0)
+    requests = [SampleRequest(f"u{i}", PROMPT, 20, heat, seed=i, logprobs=False) for i, heat in enumerate(heats)]
+    expected = vllm(sample, requests)
+    with engine_host(vllm_folder, seeded=True, scored=False) as run:
+        samples, errors = run(without_scores, requests)
+    for one, other in zip(samples, expected, strict=True):
+        np.testing.assert_array_equal(one.token_ids, other.token_ids)
+        assert np.isnan(one.logprobs).all()
+    assert len(errors) == 2
+    for error in errors:
+        assert isinstance(error, EngineError)
+        assert "scored=False" in str(error)
