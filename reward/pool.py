@@ -16,18 +16,28 @@ from dataclasses import dataclass, field
 from reward.sandbox import Session
 
 
+SMALL_MACHINE = 4
+"""Cores up to which all are judged on. Of more, half: they are pairs that share a core, and an engine lives there too."""
+
+
+def at_once() -> int:
+    """Sessions lent at the same time."""
+    cores = os.cpu_count() or 1
+    return cores if cores <= SMALL_MACHINE else cores // 2
+
+
 @dataclass(slots=True)
 class _Stock:
-    """What one process has: idle sessions with the turns left in each, and leave to use as many as it has cores."""
+    """What one process has: idle sessions with the turns left in each, and leave to use so many at once."""
 
     idle: queue.LifoQueue[tuple[Session, int]] = field(default_factory=queue.LifoQueue)
-    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(os.cpu_count() or 1))
+    slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(at_once()))
     starting: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SessionPool:
     """Sessions made by ``make`` when none is idle, each lent ``turns`` times at most. Any thread may borrow; no more
-    are lent at once than the machine has cores, as a crowd would run into wall clocks."""
+    are lent at once than ``at_once`` says, as a crowd would run into wall clocks."""
 
     def __init__(self, make: Callable[[], Session], turns: int) -> None:
         self._make, self._turns = make, turns
