@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from reward.sandbox import Session
 
 SMALL_MACHINE = 4
-"""Cores up to which all are judged on. Of more, half: they are pairs that share a core, and an engine lives there too."""
+"""Cores up to which all are judged on. Of more, half: they mostly come in pairs, and an engine lives there too."""
 
 
 def at_once() -> int:
