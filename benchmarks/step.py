@@ -7,7 +7,7 @@ KL, one update. Contestants run one after another, each in a process of its own,
     trl:B        GRPOTrainer, vLLM colocated, per-device batch B; trl:B:ckpt with gradient checkpointing, trl:B:liger
     raw          vllm.LLM.generate on the same requests; rlpost's whole rollout phase is held against it
 
-    rlpost bench step --out DIR                                       # 7 minutes on an H100
+    rlpost bench step --out DIR                                       # 7 minutes on an H100, 10 on one just booted
     rlpost bench step --out DIR --contestants trl:16 trl:64 trl:32:ckpt trl:32:liger
     rlpost bench step --out DIR --device cpu --completions 8 --tokens 32 --contestants rlpost trl:8
 
@@ -187,7 +187,7 @@ def main() -> None:
         "--sleep", action="store_true", help="rlpost's engine sleeps while the learner works (lag 0 only)"
     )
     made.add_argument("--eager", action="store_true", help="rlpost's learner is not compiled")
-    made.add_argument("--limit", type=float, default=300, help="seconds a contestant may take")
+    made.add_argument("--limit", type=float, default=420, help="seconds a contestant may take")
     args = made.parse_args()
     on_gpu = args.device == "cuda"
     args.dtype = args.dtype or ("bf16" if on_gpu else "fp32")
