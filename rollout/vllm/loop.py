@@ -180,8 +180,7 @@ class StepLoop:
         try:
             while not self._closing:
                 self._take_commands()
-                if self._core.waits_for_bursts and not self._lock_step and self._waiting and not self._running:
-                    self._take_burst()
+                self._take_burst()
                 if self._ready():
                     if self._gathered():
                         self._admit()
@@ -208,6 +207,9 @@ class StepLoop:
             self._commands.get()()
 
     def _take_burst(self) -> None:
+        idle = self._waiting and not (self._running or self._probes)
+        if not idle or self._lock_step or not self._core.waits_for_bursts:
+            return
         ends = time.monotonic() + LONGEST_BURST_S
         while len(self._waiting) < self._slots and not self._closing:
             try:
