@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import PackedViews, StepConstants, sequence_sum
-from algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, policy_positions, turn_segments
+from algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, policy_positions, turn_begins, turn_segments
 
 Aggregate = Literal["sequence", "token", "constant"]
 Denominator = Literal["kept", "full"]
@@ -72,10 +72,10 @@ def token_weights(
         return torch.full_like(views.advantages, 1.0 / max(1.0, tokens if full else constants.tokens))
     counted = (policy_positions(views) if full else views.mask).to(views.advantages.dtype)
     if level == "turn":
-        segment, count = turn_segments(views)
-        in_turn = sequence_sum(counted, segment, count)
-        turns = (in_turn.view(views.sequences, -1) > 0).sum(1)
-        size = in_turn[segment] * turns[views.sequence]
+        segment = turn_segments(views)
+        in_turn = sequence_sum(counted, segment, len(segment))[segment]
+        first = (turn_begins(views) & (in_turn > 0)).to(counted.dtype)
+        size = in_turn * sequence_sum(first, views.sequence, views.sequences)[views.sequence]
     else:
         size = sequence_sum(counted, views.sequence, views.sequences)[views.sequence]
     return 1.0 / (size.clamp(min=1) * sequences)

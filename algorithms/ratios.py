@@ -33,11 +33,17 @@ def log_ratio(views: PackedViews) -> Tensor:
     return torch.where(views.mask, difference, difference.detach())
 
 
-def turn_segments(views: PackedViews) -> tuple[Tensor, int]:
-    """(N,) int64, a number for each turn of each sequence (position 0 of a sequence stands for "no turn"), and an upper
-    bound of these numbers."""
-    stride = int(views.turn.max()) + 2 if len(views.turn) else 1
-    return views.sequence * stride + views.turn + 1, views.sequences * stride
+def turn_begins(views: PackedViews) -> Tensor:
+    """(N,) bool: positions at which a turn of a sequence begins, or what lies between two turns."""
+    begins = torch.ones_like(views.mask)
+    begins[1:] = (views.sequence.diff() != 0) | (views.turn.diff() != 0)
+    return begins
+
+
+def turn_segments(views: PackedViews) -> Tensor:
+    """(N,) int64 in 0..N-1, a number for each turn of each sequence, and for each stretch between them. Their bound is
+    N, so that nobody waits for a GPU to say how many there are."""
+    return turn_begins(views).cumsum(0) - 1
 
 
 def importance_ratio(views: PackedViews, level: RatioLevel) -> Tensor:
@@ -51,8 +57,8 @@ def importance_ratio(views: PackedViews, level: RatioLevel) -> Tensor:
     if level == "token":
         total = delta
     elif level == "turn":
-        segment, count = turn_segments(views)
-        total = sequence_sum(delta, segment, count)[segment]
+        segment = turn_segments(views)
+        total = sequence_sum(delta, segment, len(segment))[segment]
     elif level == "trajectory":
         total = sequence_sum(delta, views.sequence, views.sequences)[views.sequence]
     else:

@@ -47,18 +47,19 @@ class Seats:
 
     def learner(self, rank: int) -> dict[str, Any]:
         """Of a learner rank."""
-        place = next((at for at, bundle in enumerate(self._placement.bundles) if rank in bundle.ranks), None)
-        return self._options(place, self._placement.learner_gpus)
+        own = [rank in bundle.ranks for bundle in self._placement.bundles]
+        return self._options(own, self._placement.learner_gpus)
 
     def worker(self, index: int) -> dict[str, Any]:
         """Of a rollout worker."""
-        place = next((at for at, bundle in enumerate(self._placement.bundles) if index in bundle.workers), None)
-        return self._options(place, self._placement.worker_gpus)
+        own = [index in bundle.workers for bundle in self._placement.bundles]
+        return self._options(own, self._placement.worker_gpus)
 
-    def _options(self, place: int | None, gpus: float) -> dict[str, Any]:
+    def _options(self, bundles: list[bool], gpus: float) -> dict[str, Any]:
+        """In the first bundle that is one's own."""
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus}
-        if self._group is not None and place is not None:
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._group, place)
+        if self._group is not None and True in bundles:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._group, bundles.index(True))
         return options
 
 

@@ -166,13 +166,16 @@ class NcclReceiver(_Reload, NCCLWeightTransferEngine):
     def receive_weights(self, update_info: Any) -> None:
         """Take chunk after chunk, each as soon as the one before has been handed to the model's loaders."""
         chunk: list[tuple[str, list[int], torch.dtype, int]] = []
+        filled = 0
         fields = zip(update_info.names, update_info.shapes, update_info.dtype_names, strict=True)
         for name, shape, dtype_name in fields:
             dtype = getattr(torch, dtype_name)
-            chunk.append((name, shape, dtype, math.prod(shape) * dtype.itemsize))
-            if sum(size for *_, size in chunk) > CHUNK_BYTES:
+            size = math.prod(shape) * dtype.itemsize
+            chunk.append((name, shape, dtype, size))
+            filled += size
+            if filled > CHUNK_BYTES:
                 self._receive(chunk)
-                chunk = []
+                chunk, filled = [], 0
         if chunk:
             self._receive(chunk)
 

@@ -12,7 +12,7 @@ import torch
 
 from algorithms.base import Algorithm, StepConstants
 from algorithms.grpo import GRPO
-from algorithms.loop import Loop
+from algorithms.loop import Loop, LoopConfig
 from rlpost.learner.attention import PackedLayout, packed_attention
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
@@ -78,7 +78,7 @@ def test_long_sequences_give_the_numbers_of_the_variable_length_kernel(window: i
     torch.testing.assert_close(first, second, rtol=2e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("algorithm", [GRPO(), Loop()])
+@pytest.mark.parametrize("algorithm", [GRPO(), Loop(), Loop(LoopConfig(ratio="turn"))])
 def test_packs_are_learned_from_without_waiting_for_the_gpu(algorithm: Algorithm, tmp_path: Path) -> None:
     learner = Learner(setup(tiny_folder(tmp_path / "m", hidden=128), device="cuda", dtype="bf16"), algorithm=algorithm)
     policy, made = learner.policy, batch(3)

@@ -45,6 +45,13 @@ function lazily(details, build) {
   details.addEventListener("toggle", () => { if (details.open) build(); }, { once: true });
 }
 
+/** The fold with the packages' versions; it stays hidden where none are known. */
+function drawVersions(versions) {
+  const rows = Object.entries(versions).map(([name, version]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, version)));
+  const table = () => h("div", { class: "table" }, h("table", { class: "pairs" }, h("tbody", {}, rows)));
+  if (rows.length) lazily(byId("versions"), () => byId("versions").append(table()));
+}
+
 function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }

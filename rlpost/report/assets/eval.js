@@ -122,8 +122,7 @@ function siblings(sample) {
 
 function drawFolds(run) {
   lazily(byId("settings"), () => byId("settings").append(h("pre", { class: "recipe", tabindex: 0, "aria-label": "Settings" }, run.settings)));
-  lazily(byId("versions"), () => byId("versions").append(h("div", { class: "table" }, h("table", { class: "pairs" },
-    h("tbody", {}, Object.entries(run.versions).map(([name, version]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, version))))))));
+  drawVersions(run.versions);
 }
 
 const run = JSON.parse(byId("run-data").textContent);

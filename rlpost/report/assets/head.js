@@ -110,9 +110,7 @@ function facts(run) {
 function drawFolds(run) {
   if (run.recipe) lazily(byId("recipe"), () => byId("recipe").append(recipeText(run.recipe)));
   if (run.steps) lazily(byId("numbers"), () => byId("numbers").append(numbersTable(run.curves.columns)));
-  const versions = Object.entries(run.versions);
-  if (versions.length) lazily(byId("versions"), () => byId("versions").append(h("div", { class: "table" }, h("table", { class: "pairs" },
-    h("tbody", {}, versions.map(([name, version]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, version))))))));
+  drawVersions(run.versions);
 }
 
 /** YAML with its keys coloured. */
