@@ -2,8 +2,9 @@
 
     python -m benchmarks.rollout_raw MODEL PROMPTS.jsonl ROUNDS.jsonl --completions 256 --tokens 256 ...
 
-The same prompts in groups of 8, log-probs of the tokens sampled, the same KV cache and number of slots. A row is one
-round's times and sampled tokens. Left out: everything around generation.
+The same prompts in groups of 8, log-probs of the tokens sampled, the same KV cache and number of slots, and vLLM as it
+is: its engine in a process of its own. A row is one round's times and sampled tokens. Left out: everything around
+generation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 from rollout.vllm.config import VllmConfig, engine_environment
 
 GROUP = 8
+IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+"""rlpost turns this off for engines that it steps itself."""
 
 
 def main() -> None:
@@ -35,11 +38,10 @@ def main() -> None:
     args = parser.parse_args()
     slots, cache = args.completions, args.kv_cache_gib
     config = VllmConfig(dtype=args.dtype, slots=slots, kv_cache_gib=cache, threads=args.threads)
-    environment = engine_environment(config, args.device)
-    if any(os.environ.get(name) != value for name, value in environment.items()):
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.rollout_raw", *sys.argv[1:]], os.environ | environment
-        )
+    environment: dict[str, str] = {**os.environ, **engine_environment(config, args.device)}
+    environment.pop(IN_PROCESS)
+    if environment != os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.rollout_raw", *sys.argv[1:]], environment)
     rounds(args, config)
 
 
@@ -49,10 +51,10 @@ def rounds(args: argparse.Namespace, config: VllmConfig) -> None:
     from vllm import LLM, SamplingParams
 
     from rollout.vllm.core import engine_arguments
-    from rollout.vllm.transfer import register
 
-    register()
-    llm = LLM(**engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu"))
+    options = engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu")
+    options.pop("weight_transfer_config")
+    llm = LLM(**options)
     tokenizer: Any = AutoTokenizer.from_pretrained(args.model)
     texts = [json.loads(line)["prompt"] for line in args.prompts.read_text().splitlines()]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
