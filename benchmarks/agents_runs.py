@@ -16,16 +16,14 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import ray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.one_engine import local_run
+from rlpost.cluster import ray_cluster
 from rlpost.controller import Controller
 from rlpost.placement import place
 from rlpost.progress import Progress
@@ -172,17 +170,6 @@ def plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress
     return folder.warm_model
 
 
-@contextmanager
-def cluster() -> Iterator[None]:
-    """A Ray cluster of this process's own."""
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as rlpost's own: see rlpost/cluster.py
-    ray.init(include_dashboard=False, num_cpus=max(4, os.cpu_count() or 1), log_to_driver=False, logging_level="ERROR")
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def run_all(
     recipe: Path, overrides: list[str], methods: dict[str, list[str]], args: argparse.Namespace, warm: WarmStart
 ) -> None:
@@ -194,7 +181,8 @@ def run_all(
     done = {(row["method"], row["seed"]) for row in bench.done()}
     left = [(method, seed) for seed in seeds for method in methods if (method, seed) not in done]
     longest = 0.0
-    with cluster():
+    with ray_cluster(None) as ray_is_up:
+        ray_is_up()
         try:
             for method, seed in left:
                 if time.monotonic() + longest > end:

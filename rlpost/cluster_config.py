@@ -13,7 +13,9 @@ class ClusterSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    address: str | None = Field(None, description="a running Ray cluster's address; default: start one here")
+    address: str | None = Field(
+        None, description="a running Ray cluster's address, auto for this machine's; default: start one here"
+    )
     deadline_s: float = Field(
         600.0, gt=0, description="longest wait for any one remote call (start, learn, publish) before giving up"
     )

@@ -15,6 +15,6 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray cluster of four logical CPUs; every actor a test starts in it must be killed by that test."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
     yield
     ray.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -200,3 +201,15 @@ def test_a_run_over_two_nodes_needs_their_address_alone(tmp_path: Any) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["episodes"] for row in found] == [16, 16]
+
+
+@pytest.mark.slow
+def test_a_run_starts_a_cluster_of_its_own_whatever_is_announced() -> None:
+    code = (
+        "import ray; from rlpost.cluster import ray_cluster as own\nwith own(None) as up: up(); print(len(ray.nodes()))"
+    )
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}  # nobody answers there
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split()[-1:] == ["1"], done.stderr[-2000:]
