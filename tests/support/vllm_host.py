@@ -94,7 +94,8 @@ def engine_host(
     """Start the actor, with more environment ``variables`` if need be; gives a function ``run(scenario, *args)`` that
     waits for the scenario's result."""
     environment = {"env_vars": {**engine_environment(config, "cpu"), **(variables or {})}}
-    actor = ray.remote(EngineHost).options(num_cpus=1, runtime_env=environment).remote(str(folder), config, options)
+    # No CPU of Ray's four: one of these actors lives as long as the session, beside runs of four actors.
+    actor = ray.remote(EngineHost).options(num_cpus=0, runtime_env=environment).remote(str(folder), config, options)
 
     def run(scenario: Scenario, *args: Any) -> Any:
         return ray.get(actor.run.remote(scenario, *args), timeout=120)
