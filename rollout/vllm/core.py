@@ -2,7 +2,8 @@
 
 It sits one level below ``vllm.LLMEngine``, with token ids on both sides, so neither a tokenizer nor vLLM's output
 processing (a dictionary of log-probabilities a token) is paid for. Everything here must be called from one thread.
-``tests/rollout/test_vllm_contract.py`` pins the names relied on. Left out: threads, futures, admission (loop.py).
+``tests/rollout/test_vllm_contract.py`` pins the names relied on. Left out: threads and futures (loop.py), and
+admission (waiting.py).
 """
 
 from __future__ import annotations
@@ -66,17 +67,16 @@ class VllmCore:
         if transport not in BACKENDS:
             raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
         self._on_cpu = current_platform.is_cpu()
-        self._scored = scored
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            self._start(model, config, max_context, seed, transport)
+            self._start(model, config, max_context, seed, transport, scored)
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 
-    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str) -> None:
+    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str, scored: bool) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, self._scored)
+        arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, scored)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()

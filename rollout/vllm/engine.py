@@ -7,6 +7,7 @@ and the like (training is only right for the distribution sampled from).
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
@@ -17,6 +18,9 @@ from rollout.weight_update import WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01
 """vLLM silently raises lower ones to this."""
+SWITCH_S = 0.0005
+"""Seconds that another thread may go on in Python while vLLM's, in the same process, waits to launch the next step.
+Python's own 0.005 is as long as a whole step of a small model, and many episodes end at once."""
 
 
 class VllmEngine:
@@ -74,6 +78,8 @@ class VllmEngine:
             deterministic if seeded is None else seeded,
             scored,
         )
+        if not own_process:
+            sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
         self._parameters = ModelParameters.of(model)
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe

@@ -2,15 +2,14 @@
 
 All vLLM objects are made and used on this thread alone; other threads post commands and get futures. Lock-step: while
 episodes are announced, the engine steps only when each of them has a request in it, so the batch of every step is a
-function of the episodes and not of how fast their environments answer. Left out: asyncio (engine.py).
+function of the episodes and not of how fast their environments answer. Left out: asyncio (engine.py), who of those that
+wait is let in when (waiting.py).
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,18 +21,10 @@ from vllm.v1.engine import EngineCoreOutput, FinishReason
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rollout.vllm.core import VllmCore
 from rollout.vllm.requests import Probe, Sampling
+from rollout.vllm.waiting import Waiting
 from rollout.weight_update import WeightUpdate
 
 T = TypeVar("T")
-SWITCH_S = 0.0005
-"""Seconds that another thread may go on in Python while this one waits to launch the next step. Python's own 0.005 is
-as long as a whole step of a small model, and many episodes end at once."""
-GATHERED = 16
-"""Requests are let in by this part of those that run, together: a step that has prompts to compute besides takes a GPU
-much longer than one that only samples, which is a single CUDA graph. A slot is then empty for half as many steps as it
-takes that part of the requests to end, 1/32 of a request's time."""
-PATIENCE = 8
-"""Steps that a request waits for others to be let in with."""
 BURST_S, LONGEST_BURST_S = 0.01, 0.15
 """An idle engine on a GPU begins when no request has come for the former, every slot has one, or the latter has passed:
 the requests of one burst then have their prompts computed in few steps, and if they are about as long, so have those
@@ -68,10 +59,8 @@ class StepLoop:
         self._stop_token_ids = tuple(stop_token_ids)
         self._lock_step = lock_step
         self._live = 0
-        self._held = 0
-        self._arrivals = itertools.count()
         self._admissions = itertools.count()
-        self._waiting: list[tuple[int, int, Sampling]] = []
+        self._waiting = Waiting(ordered=lock_step)
         self._running: dict[str, Sampling] = {}
         self._probes: dict[str, tuple[Probe, int]] = {}
         self._core_ids: dict[str, str | None] = {}  # by the request's own id; None while it waits
@@ -169,7 +158,6 @@ class StepLoop:
     # Called on the thread.
 
     def _main(self, build: Callable[[], VllmCore], built: Future[VllmCore]) -> None:
-        sys.setswitchinterval(SWITCH_S)
         try:
             self._core = build()
         except BaseException as error:
@@ -182,7 +170,7 @@ class StepLoop:
                 self._take_commands()
                 self._take_burst()
                 if self._ready():
-                    if self._gathered():
+                    if self._waiting.gathered(len(self._running), self._slots):
                         self._admit()
                     self._step()
             self._core.close()
@@ -227,19 +215,11 @@ class StepLoop:
             sampling.fail("another request of the same id is in flight")
             return
         self._core_ids[sampling.request.id] = None
-        order = sampling.request.order if self._lock_step else 0
-        heapq.heappush(self._waiting, (order, next(self._arrivals), sampling))
-
-    def _gathered(self) -> bool:
-        """Whether those that wait and have a slot are let in before this step."""
-        many = min(len(self._waiting), self._slots - len(self._running))
-        let_in = self._lock_step or many >= len(self._running) // GATHERED or self._held >= PATIENCE
-        self._held = 0 if let_in or not many else self._held + 1
-        return let_in
+        self._waiting.add(sampling)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._slots:
-            _, _, sampling = heapq.heappop(self._waiting)
+            sampling = self._waiting.next()
             # Numbered as admitted, not as received: in lock-step the ids themselves repeat from run to run.
             core_id = str(next(self._admissions))
             request = sampling.request
@@ -300,10 +280,7 @@ class StepLoop:
         if core_id is not None:
             self._core.abort([core_id])
             return self._running.pop(core_id)
-        entry = next(entry for entry in self._waiting if entry[2].request.id == request_id)
-        self._waiting.remove(entry)
-        heapq.heapify(self._waiting)
-        return entry[2]
+        return self._waiting.remove(request_id)
 
     def _add_probe(
         self, token_ids: list[list[int]], temperature: float, seed: int, future: Future[ProbeResult]

@@ -1,6 +1,6 @@
 """What the engine's thread keeps of each request in flight: the tokens sampled so far, or a probe half done.
 
-Left out: waiting, admission and stepping (loop.py).
+Left out: waiting and admission (waiting.py), stepping (loop.py).
 """
 
 from __future__ import annotations

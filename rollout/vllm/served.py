@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rollout.vllm.loop import StepLoop
     from rollout.vllm.process import LoopSetup
 
-SWITCH_S = 0.005
-"""Python's own: nothing in this process is as urgent as the next step, unlike in a worker's (see loop.py)."""
 NEWS_S = 0.1
 """Seconds between two reports of the loop's numbers while nothing is answered."""
 
@@ -56,7 +54,6 @@ class Server:
         except EngineError as error:
             self._channel.post((number, error, setup.version, {}))
         else:
-            sys.setswitchinterval(SWITCH_S)
             self._answer(number, self._loop.vocabulary)
             while not self._closing.wait(NEWS_S):
                 self._answer(None, None)
