@@ -272,10 +272,10 @@ def _path() -> str:
 
 
 def _run_peer(given: argparse.Namespace) -> list[dict[str, Any]]:
-    from rollout.vllm.config import VllmConfig, engine_environment
+    from benchmarks.harness import peer_environment
+    from rollout.vllm.config import VllmConfig
 
-    environment = {**os.environ, **engine_environment(VllmConfig(threads=1), given.device), "PYTHONPATH": _path()}
-    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
+    environment = peer_environment(VllmConfig(threads=1), given.device) | {"PYTHONPATH": _path()}
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer"]
     began = time.monotonic()
     process = subprocess.Popen(command, env=environment, start_new_session=True)

@@ -19,7 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rollout.vllm.config import VllmConfig
 
 VOCABULARY = 151_936
 SHAPES: dict[str, dict[str, Any]] = {
@@ -220,6 +223,15 @@ def flops(shape: str, lengths: Sequence[int], scored: int | None = None) -> floa
     attention = 6.0 * sizes["num_hidden_layers"] * width * sum(length**2 for length in lengths)
     body = 6.0 * (matrix_parameters(shape) - head) * tokens
     return body + 6.0 * head * (tokens if scored is None else scored) + attention
+
+
+def peer_environment(config: VllmConfig, device: str) -> dict[str, str]:
+    """Of a peer that uses vLLM: as rlpost's own, but its engine has a process of its own, which is vLLM's default."""
+    from rollout.vllm.config import engine_environment
+
+    environment = {**os.environ, **engine_environment(config, device)}
+    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
+    return environment
 
 
 def gpu_environment() -> None:

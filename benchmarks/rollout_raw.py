@@ -17,11 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rollout.vllm.config import VllmConfig, engine_environment
+from benchmarks.harness import peer_environment
+from rollout.vllm.config import VllmConfig
 
 GROUP = 8
-IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
-"""rlpost turns this off for engines that it steps itself."""
 
 
 def main() -> None:
@@ -38,8 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     slots, cache = args.completions, args.kv_cache_gib
     config = VllmConfig(dtype=args.dtype, slots=slots, kv_cache_gib=cache, threads=args.threads)
-    environment: dict[str, str] = {**os.environ, **engine_environment(config, args.device)}
-    environment.pop(IN_PROCESS)
+    environment = peer_environment(config, args.device)
     if environment != os.environ:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.rollout_raw", *sys.argv[1:]], environment)
     rounds(args, config)

@@ -44,11 +44,10 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], object]]:
 def _start_ray(address: str | None) -> None:
     # Ray's actors are niced by default, so that anything else that runs here would come first.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
-    if address is None:  # "local": else Ray would join any cluster that was ever announced on this machine
-        ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    # Without "local" Ray would join any cluster that is announced on this machine.
+    own = {"address": "local", "include_dashboard": False, "num_cpus": max(4, os.cpu_count() or 1)}
+    where: dict[str, Any] = own if address is None else {"address": address}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
 
 
 def _keep_signals() -> None:
