@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -114,13 +116,14 @@ def memory(cuda: bool) -> dict[str, tuple[float, float]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """One line a number of copies."""
-    lines = ["| n_t | BGPO, GiB beyond resident | VRPO-OL | BGPO, GiB asked for | VRPO-OL | BGPO, s a step | VRPO-OL |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    names = list(dict.fromkeys(row["algorithm"] for row in rows))
+    keys = {"peak_gib": "GiB beyond resident", "asked_gib": "GiB asked for", "step_s": "s a step"}
+    columns = ["n_t", *(f"{name}, {title}" for title in keys.values() for name in names)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     shown = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)  # noqa: E731
     for n_t in sorted({row["n_t"] for row in rows}):
         own = {row["algorithm"]: row for row in rows if row["n_t"] == n_t}
-        keys = ("peak_gib", "asked_gib", "step_s")
-        cells = [shown(own[name][key]) for key in keys for name in ("bgpo", "vrpo_ol") if name in own]
+        cells = [shown(own[name][key]) if name in own else "" for key in keys for name in names]
         lines.append(f"| {n_t} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--algorithms", nargs="+", default=["bgpo", "vrpo_ol"])
     parser.add_argument("--n-t", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--copies", type=int, default=64, help="copies of a response measured for each n_t")
     options = parser.parse_args()
@@ -143,12 +147,20 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = model_folder(options.shape, Path(place))
-        rows = [peak(folder, name, n_t, options) for name in ("bgpo", "vrpo_ol") for n_t in options.n_t]
+        rows: list[dict[str, Any]] = []
+        for name, n_t in itertools.product(options.algorithms, options.n_t):
+            rows.append(peak(folder, name, n_t, options))
+            write(rows, options)
+    print(table(rows))
+
+
+def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Both files, whole again after every row."""
     card = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     facts = {key: str(value) for key, value in vars(options).items()} | {"card": card, "torch": torch.__version__}
+    facts["allocator"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
     (options.out / "memory.json").write_text(json.dumps({"options": facts, "rows": rows}, indent=1))
     (options.out / "memory.md").write_text(f"{options.shape}, response {options.length}, {card}\n\n{table(rows)}")
-    print(table(rows))
 
 
 if __name__ == "__main__":

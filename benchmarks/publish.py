@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Results, gpu_environment, median, parser
-from benchmarks.step import GROUP, RECIPE, model_in_child, write_prompts
+from benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
 
 
 def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace)
         "sleep": "false",
         "run_steps": 10,
     }
+    values |= share_of_worker(args)
     recipe.write_text(RECIPE.format(**values, context=args.prompt + args.tokens + 8))
     loaded = Recipe.load(recipe, [f"sync.transport={transport}", "learner.optimizer.lr=1e-3", "sync.gap_bound=100"])
     with Progress(total_steps=0) as progress, open_session(loaded, RunFolder(run), progress) as session:
@@ -153,7 +154,7 @@ def main() -> None:
     sizes = (256, 128, 190) if on_gpu and not args.tiny else (16, 24, 24)
     args.completions, args.tokens, args.prompt = sizes
     args.dtype, args.kv_cache_gib = ("bf16", 4.0) if on_gpu else ("fp32", 0.25)
-    args.threads, args.pack, args.checkpointing = 2, 8192, "false"
+    args.threads, args.pack, args.checkpointing, args.workers = 2, 8192, "false", 1
     if args.tiny:
         args.rounds, args.shape = 10, "tiny"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -41,7 +41,8 @@ def recipe_of(args: argparse.Namespace, folder: Path, shape: str, count: int, *o
 
     values = vars(args) | {"model": folder / shape, "prompts": folder / "prompts.jsonl", "group": GROUP}
     values |= {"here": Path(__file__).resolve().parent, "tasks": count // GROUP, "run_steps": 10, "sleep": "false"}
-    values |= {"completions": min(count, args.completions), "context": args.prompt + args.tokens + 8}
+    values |= {"workers": 1, "slots": min(count, args.completions), "cache_gib": args.kv_cache_gib}
+    values |= {"context": args.prompt + args.tokens + 8}
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(**values))
     address = [f"cluster.address={args.address}"] if args.address else []

@@ -39,11 +39,12 @@ env:
   options: {{reward: {here}/spread_reward.py:spread}}
 data: {{train: {prompts}}}
 batch: {{tasks: {tasks}, group_size: {group}}}
-rollout: {{max_turns: 1, max_new_tokens: {tokens}, max_context: {context}, chat: plain, separator: ""}}
+rollout: {{workers: {workers}, max_turns: 1, max_new_tokens: {tokens}, max_context: {context}, chat: plain,
+  separator: ""}}
 algorithm: {{name: grpo}}
 learner: {{device: {device}, dtype: {dtype}, threads: {threads}, max_tokens_per_pack: {pack},
   gradient_checkpointing: {checkpointing}, optimizer: {{lr: 1.0e-6}}}}
-engine: {{dtype: {dtype}, slots: {completions}, kv_cache_gib: {kv_cache_gib}, gpu_memory_utilization: 0.3,
+engine: {{dtype: {dtype}, slots: {slots}, kv_cache_gib: {cache_gib}, gpu_memory_utilization: 0.3,
   sleep: {sleep}, threads: {threads}}}
 eval: {{episodes: 0}}
 save: {{rollouts: 0}}
@@ -58,6 +59,11 @@ def write_prompts(path: Path, count: int, tokens: int) -> None:
             out.write(json.dumps({"id": str(number), "prompt": text[:tokens]}) + "\n")
 
 
+def share_of_worker(args: argparse.Namespace) -> dict[str, Any]:
+    """Requests and KV cache of each of rlpost's workers; together they have what a peer's one engine has."""
+    return {"slots": -(-args.completions // args.workers), "cache_gib": args.kv_cache_gib / args.workers}
+
+
 class Comparison:
     """One model, one set of prompts, and the contestants on them."""
 
@@ -69,7 +75,8 @@ class Comparison:
         self.prompts = folder / "prompts.jsonl"
         write_prompts(self.prompts, max(64, args.completions), args.prompt)
         self.context = args.prompt + args.tokens + 8
-        facts = ("completions", "tokens", "prompt", "kv_cache_gib", "dtype", "pack", "checkpointing", "sleep")
+        facts = ["completions", "tokens", "prompt", "kv_cache_gib", "dtype", "pack", "workers", "checkpointing"]
+        facts += ["sleep", "eager"]
         self.results = Results("step", args.out, {"model": args.model or shape} | {f: getattr(args, f) for f in facts})
 
     def run(self, name: str) -> None:
@@ -99,6 +106,7 @@ class Comparison:
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
             values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
+            values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
             script = ["benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
             script += ["--warm-up", args.warm_up, "--steps", args.steps]
@@ -177,6 +185,7 @@ def main() -> None:
     made.add_argument("--dtype", default=None, choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU")
     for name, default in {
         "completions": 256, "tokens": 256, "prompt": 190, "warm-up": 2, "steps": 6, "threads": 2, "pack": 8192,
+        "workers": 1,
     }.items():  # fmt: skip
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument(

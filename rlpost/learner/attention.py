@@ -164,7 +164,6 @@ def to_device(array: NDArray[Any], device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
 
 
-@torch.compiler.disable
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -215,6 +214,7 @@ def _varlen(
     return output if layout.keep is None else output.index_select(0, layout.keep)
 
 
+@torch.compiler.disable  # groups differ from pack to pack, and each set of them would be compiled anew
 def _padded(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scaling: float | None, window: int | None
 ) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from rlpost.learner import lora, probe
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.errors import ModelError
-from rlpost.learner.optimizers import weight_dtype
+from rlpost.learner.optimizers import FRUGAL, weight_dtype
 from rlpost.learner.own_forward import OwnForward
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.reading import Reading
@@ -84,10 +84,15 @@ def load_model(
         for layer in policy.layers():  # they share what is compiled; whatever FSDP2 does around a layer stays outside
             setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
     if ranks.mesh is not None:
-        shard(policy, policy.layers(), ranks.mesh, compute)
+        shard(policy, [] if _roomy(config, ranks) else policy.layers(), ranks.mesh, compute)
     if available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
     return policy
+
+
+def _roomy(config: LearnerConfig, ranks: Ranks) -> bool:
+    """Whether there is one rank, and nothing in the recipe says that its memory is short."""
+    return ranks.world == 1 and not config.gradient_checkpointing and config.optimizer.name not in FRUGAL
 
 
 def _read(folder: Path | str, trust: bool) -> Any:

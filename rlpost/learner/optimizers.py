@@ -94,6 +94,10 @@ REGISTRY: dict[str, Factory] = {
 """Factories by the name a recipe uses: ``(param groups, config) -> optimizer``."""
 
 
+FRUGAL = frozenset({"adamw_bf16", "adamw_8bit", "lisa", "apollo", "apollo_mini"})
+"""Those that are chosen to save memory."""
+
+
 def weight_dtype(name: str) -> torch.dtype:
     """What dtype the optimizer wants trained weights in: fp32, but for one that rounds stochastically."""
     return torch.bfloat16 if name == "adamw_bf16" else torch.float32

@@ -51,6 +51,7 @@ class PolicyModel(nn.Module):
         self.padded = True
         self.offload = False
         self.alone = True
+        self._more = False
         self.reading = Reading.of(model.config)
         if self.packs:
             self.model.set_attn_implementation(NAME)
@@ -119,9 +120,10 @@ class PolicyModel(nn.Module):
         On a single rank the weights then stay gathered, and gradients add up in fp32, until the last pass: both would
         else be copied once a pass. Several ranks shard after every pass, to hold less.
         """
-        if self.alone and isinstance(self, FSDPModule):
+        if self.alone and isinstance(self, FSDPModule) and more != self._more:
             self.set_reshard_after_backward(not more)
             self.set_requires_gradient_sync(not more)
+            self._more = more
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that the optimizer sees."""
