@@ -40,8 +40,8 @@ PARTS = [
     "0.5b:rollouts", "0.5b:4096:profile", "0.6b:65536:offload:compiled", "1.5b:4096", "1.5b:65536:checkpoint:compiled",
     "0.5b:65536:checkpoint:compiled",
 ]  # fmt: skip
-HELD = ("compiled", "checkpoint", "offload")
-"""Options that need a learner of their own."""
+HELD = ("compiled", "checkpoint", "offload", "profile")
+"""Options that need a process of their own; after a profile every launch of a kernel stays slower."""
 TINY = ["tiny:rollouts", "tiny:64:checkpoint", "tiny:64:offload:score", "tiny:skewed", "tiny:padded", "tiny:64:profile"]
 
 

@@ -80,14 +80,23 @@ def load_model(
             )
         for weight in model.parameters():
             weight.data = weight.data.to(compute)
-    if compiled:
-        for layer in policy.layers():  # they share what is compiled; whatever FSDP2 does around a layer stays outside
-            setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
     if ranks.mesh is not None:
         shard(policy, [] if _roomy(config, ranks) else policy.layers(), ranks.mesh, compute)
     if available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
+    if compiled:
+        _compile(policy.layers())
     return policy
+
+
+def _compile(layers: Sequence[nn.Module]) -> None:
+    """Each layer becomes one graph, attention's kernel included; layers share what is compiled, and what FSDP2 does
+    around a layer stays outside. There is a graph for each way a layer is called (learning or scoring, with shared
+    prompts or without, trained or frozen); torch's limit of 8 counts all learners of a process, and beyond it layers
+    would no longer be compiled, which gradient checkpointing does not survive."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for layer in layers:
+        setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
 
 
 def _roomy(config: LearnerConfig, ranks: Ranks) -> bool:

@@ -6,26 +6,23 @@ Left out: the flash-attn package (torch brings the same kernels) and anything bu
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # a release that has none
+    varlen_attn = None  # type: ignore[assignment]
 
-@cache
-def _parameters() -> frozenset[str]:
-    """Names of the arguments of this torch's ``varlen_attn``; empty where there is none."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return frozenset()
-    return frozenset(inspect.signature(varlen_attn).parameters)
+_PARAMETERS = frozenset() if varlen_attn is None else frozenset(inspect.signature(varlen_attn).parameters)
+"""Names of its arguments; read once, since ``varlen_attention`` is traced when layers are compiled."""
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernel runs there: CUDA, half precision, and a torch that has it with windows."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and "window_size" in _parameters()
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and "window_size" in _PARAMETERS
 
 
 def varlen_attention(
@@ -49,10 +46,8 @@ def varlen_attention(
     Returns:
         (N, Hq, D).
     """
-    from torch.nn.attention.varlen import varlen_attn
-
     options: dict[str, Any] = {"scale": scaling, "window_size": window}
-    if "enable_gqa" in _parameters():  # earlier releases always share heads of keys and values
+    if "enable_gqa" in _PARAMETERS:  # earlier releases always share heads of keys and values
         options["enable_gqa"] = query.shape[1] != key.shape[1]
     output = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest, **options)
     assert isinstance(output, Tensor)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from rlpost.learner import attention, model
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
@@ -45,6 +47,17 @@ def test_one_rank_adds_gradients_up_over_packs_as_over_one(tmp_path: Path) -> No
     assert (many - one).norm() < 0.03 * exact.norm()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+def test_one_rank_learns_the_same_whether_fsdp_wraps_layers_or_the_whole(optimizer: str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m", initializer_range=0.1)
+    descent = OptimizerConfig(name=optimizer, lr=1e-3)
+    whole, layers = (
+        moved(folder, dtype="bf16", optimizer=descent, gradient_checkpointing=frugal) for frugal in (False, True)
+    )
+    assert whole.norm() > 0
+    torch.testing.assert_close(whole, layers, rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all(tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
@@ -53,5 +66,64 @@ def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all(tmp_path: 
     plain = moved(folder)
     counters.clear()
     compiled = moved(folder, compiled=True)
-    assert 0 < counters["stats"]["unique_graphs"] <= 8  # four pieces of a layer, with and without gradient
+    assert 0 < counters["stats"]["unique_graphs"] <= 12  # six pieces of a layer, with and without gradient
+    assert (compiled - plain).norm() < 1e-4 * plain.norm()
+
+
+@torch.library.custom_op("rlpost_tests::varlen", mutates_args={})
+def varlen(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    """What the GPU's kernel computes, as one operation that a compiler cannot look into, as the kernel is."""
+    heads = query.shape[1] // key.shape[1]
+    weights = _weights(query, key, bounds)
+    return (weights @ value.repeat_interleave(heads, 1).transpose(0, 1)).transpose(0, 1).contiguous()
+
+
+@torch.library.custom_op("rlpost_tests::varlen_backward", mutates_args={})
+def varlen_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    tokens, shared, size = key.shape
+    heads, scale = query.shape[1] // shared, size**-0.5
+    weights, slope = _weights(query, key, bounds), grad.transpose(0, 1)
+    by_weight = slope @ value.repeat_interleave(heads, 1).permute(1, 2, 0)
+    by_score = weights * (by_weight - (by_weight * weights).sum(-1, keepdim=True)) * scale
+    by_query = by_score @ key.repeat_interleave(heads, 1).transpose(0, 1)
+    repeated = by_score.transpose(1, 2) @ query.transpose(0, 1), weights.transpose(1, 2) @ slope
+    by_key, by_value = (one.transpose(0, 1).reshape(tokens, shared, heads, size).sum(2) for one in repeated)
+    return by_query.transpose(0, 1).contiguous(), by_key, by_value
+
+
+def _weights(query: Tensor, key: Tensor, bounds: Tensor) -> Tensor:
+    """(H, N, N) causal weights within each sequence."""
+    place = torch.arange(len(query))
+    sequence = torch.bucketize(place, bounds[1:], right=True)
+    hidden = (sequence[:, None] != sequence) | (place[:, None] < place)
+    repeated = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = query.transpose(0, 1) @ repeated.permute(1, 2, 0) * query.shape[2] ** -0.5
+    return scores.masked_fill(hidden, float("-inf")).softmax(-1)
+
+
+varlen.register_fake(lambda query, key, value, bounds, longest: torch.empty_like(query))
+varlen_backward.register_fake(lambda grad, *states: tuple(torch.empty_like(one) for one in states[:3]))
+varlen.register_autograd(
+    lambda ctx, grad: (*varlen_backward(grad, *ctx.saved_tensors), None, None),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:4]),
+)
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_is_one_graph_with_the_kernel_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, *_: Any) -> Tensor:
+        return varlen(query, key, value, bounds, longest)
+
+    folder = tiny_folder(tmp_path / "m", layers=12)
+    plain = moved(folder, dtype="fp32")
+    monkeypatch.setattr(model, "available", lambda device, dtype: True)
+    monkeypatch.setattr(attention, "varlen_attention", kernel)
+    counters.clear()
+    compiled = moved(folder, dtype="fp32", compiled=True)
+    assert not counters["graph_break"]
+    assert 0 < counters["stats"]["unique_graphs"] <= 6  # scored, learned, with shared prompts and without
     assert (compiled - plain).norm() < 1e-4 * plain.norm()
