@@ -81,7 +81,7 @@ def load_model(
         for weight in model.parameters():
             weight.data = weight.data.to(compute)
     if ranks.mesh is not None:
-        shard(policy, [] if _roomy(config, ranks) else policy.layers(), ranks.mesh, compute)
+        shard(policy, [] if _roomy(config, ranks, model) else policy.layers(), ranks.mesh, compute)
     if available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
     if compiled:
@@ -99,9 +99,15 @@ def _compile(layers: Sequence[nn.Module]) -> None:
         setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
 
 
-def _roomy(config: LearnerConfig, ranks: Ranks) -> bool:
-    """Whether there is one rank, and nothing in the recipe says that its memory is short."""
-    return ranks.world == 1 and not config.gradient_checkpointing and config.optimizer.name not in FRUGAL
+def _roomy(config: LearnerConfig, ranks: Ranks, model: nn.Module) -> bool:
+    """Whether there is one rank, nothing in the recipe says that its memory is short, and half of a GPU is enough for
+    AdamW's 26 bytes a weight when the whole model's gradients are handed over at once: masters and moments 12, weights
+    in bf16 2, gradients three times in fp32."""
+    if ranks.world > 1 or config.gradient_checkpointing or config.optimizer.name in FRUGAL:
+        return False
+    weights = sum(weight.numel() for weight in model.parameters())
+    on_gpu = ranks.device.type == "cuda"
+    return not on_gpu or 26 * weights < torch.cuda.get_device_properties(ranks.device).total_memory / 2
 
 
 def _read(folder: Path | str, trust: bool) -> Any:
