@@ -41,7 +41,7 @@ PARTS = [
     "0.5b:65536:checkpoint:compiled",
 ]  # fmt: skip
 HELD = ("compiled", "checkpoint", "offload", "profile")
-"""Options that need a process of their own; after a profile every launch of a kernel stays slower."""
+"""Options that need a process of their own; after a profile, launches of kernels may stay slower."""
 TINY = ["tiny:rollouts", "tiny:64:checkpoint", "tiny:64:offload:score", "tiny:skewed", "tiny:padded", "tiny:64:profile"]
 
 
