@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Results, call, gpu_environment, median, parser
-from benchmarks.step import GROUP, RECIPE, model_in_child, write_prompts
+from benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
 
 KINDS = ("learner", "rollouts", "step")
 PUBLICATIONS = 11
@@ -41,8 +41,7 @@ def recipe_of(args: argparse.Namespace, folder: Path, shape: str, count: int, *o
 
     values = vars(args) | {"model": folder / shape, "prompts": folder / "prompts.jsonl", "group": GROUP}
     values |= {"here": Path(__file__).resolve().parent, "tasks": count // GROUP, "run_steps": 10, "sleep": "false"}
-    values |= {"workers": 1, "slots": min(count, args.completions), "cache_gib": args.kv_cache_gib}
-    values |= {"context": args.prompt + args.tokens + 8}
+    values |= share_of_worker(args) | {"context": args.prompt + args.tokens + 8}
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(**values))
     address = [f"cluster.address={args.address}"] if args.address else []
@@ -225,6 +224,7 @@ def main() -> None:
     args = made.parse_args()
     on_gpu = args.device == "cuda"
     args.dtype, args.kv_cache_gib, args.checkpointing = ("bf16", 4.0, "false") if on_gpu else ("fp32", 0.25, "false")
+    args.workers = 1  # each part makes more of the kind, as it has GPUs
     if args.tiny:
         args.completions, args.tokens, args.prompt, args.steps, args.warm_up, args.threads = 16, 8, 24, 2, 1, 1
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

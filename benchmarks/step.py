@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def write_prompts(path: Path, count: int, tokens: int) -> None:
 
 def share_of_worker(args: argparse.Namespace) -> dict[str, Any]:
     """Requests and KV cache of each of rlpost's workers; together they have what a peer's one engine has."""
-    return {"slots": -(-args.completions // args.workers), "cache_gib": args.kv_cache_gib / args.workers}
+    return {"slots": math.ceil(args.completions / args.workers), "cache_gib": args.kv_cache_gib / args.workers}
 
 
 class Comparison:

@@ -28,7 +28,9 @@ from rlpost.learner.errors import ModelRefused
 from rlpost.learner.varlen import varlen_attention
 
 NAME = "rlpost_packed"
-"""Name of the attention implementation in transformers."""
+"""Name of the attention implementation in transformers; a compiled layer calls it between its graphs."""
+TRACED = "rlpost_packed_traced"
+"""The same, compiled with the layer: for the variable-length kernel, which is one operation whatever the lengths."""
 
 _LONG = 8192
 """From this length on, sequences of equal length go to cuDNN: it is faster than the variable-length kernel, but plans
@@ -250,4 +252,5 @@ def _rows(states: Tensor, group: PaddedGroup) -> Tensor:
     return own.view(group.rows, group.width, *states.shape[1:]).transpose(1, 2)
 
 
-AttentionInterface.register(NAME, packed_attention)
+AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
+AttentionInterface.register(TRACED, packed_attention)

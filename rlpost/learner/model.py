@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlpost.learner import lora, probe
+from rlpost.learner.attention import TRACED
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.optimizers import FRUGAL, weight_dtype
@@ -85,17 +86,19 @@ def load_model(
     if available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
     if compiled:
-        _compile(policy.layers())
+        _compile(policy)
     return policy
 
 
-def _compile(layers: Sequence[nn.Module]) -> None:
-    """Each layer becomes one graph, attention's kernel included; layers share what is compiled, and what FSDP2 does
-    around a layer stays outside. There is a graph for each way a layer is called (learning or scoring, with shared
-    prompts or without, trained or frozen); torch's limit of 8 counts all learners of a process, and beyond it layers
-    would no longer be compiled, which gradient checkpointing does not survive."""
+def _compile(policy: PolicyModel) -> None:
+    """Each layer becomes one graph, attention's kernel included, where there is one; layers share what is compiled, and
+    what FSDP2 does around a layer stays outside. There is a graph for each way a layer is called (learning or scoring,
+    with shared prompts or without, trained or frozen); torch's limit of 8 counts all learners of a process, and beyond
+    it layers would no longer be compiled, which gradient checkpointing does not survive."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for layer in layers:
+    if policy.packs and not policy.padded:
+        policy.model.set_attn_implementation(TRACED)
+    for layer in policy.layers():
         setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
 
 

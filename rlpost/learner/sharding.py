@@ -103,8 +103,8 @@ def shard(root: nn.Module, layers: Sequence[nn.Module], mesh: DeviceMesh, comput
 
     What is in ``root`` but in no layer (embeddings, last norm, output head, tied or not) is gathered by the root's own
     forward pass, so everything that touches those must happen inside it. Without ``layers`` that is all of it: on a
-    single rank, where nothing is saved by gathering late, this spares the host two thirds of FSDP2's work, and costs
-    at the end of an update, when activations are gone, 8 bytes a weight for gradients on their way.
+    single rank, where nothing is saved by gathering late, this spares the host nearly all of FSDP2's work in a
+    pack, and costs 8 bytes a weight for gradients on their way at the end of an update, when activations are gone.
     """
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=True)
     alone = mesh.size() == 1  # then gathering is a copy that saves no memory worth its time

@@ -76,13 +76,14 @@ def test_the_model_builds_no_mask() -> None:
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
     from transformers import AttentionInterface
 
+    registered = AttentionInterface()[NAME]
     AttentionInterface.register(NAME, spy)
     try:
         model.set_attn_implementation(NAME)
         layout = PackedLayout.of([3, 2], "cpu")
         model(torch.ones(1, 5, dtype=torch.int64), position_ids=layout.position_ids, packed_layout=layout)
     finally:
-        AttentionInterface.register(NAME, packed_attention)
+        AttentionInterface.register(NAME, registered)
     assert seen == [None, None]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from algorithms.base import Algorithm, StepConstants
 from algorithms.grpo import GRPO
@@ -101,6 +100,8 @@ def test_packs_are_learned_from_without_waiting_for_the_gpu(algorithm: Algorithm
 
 @pytest.mark.parametrize(("compiled", "checkpointing"), [(True, False), (False, "offload"), (True, True)])
 def test_fast_and_frugal_paths_learn_the_same(compiled: bool, checkpointing: bool | str, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
     folder = tiny_folder(tmp_path / "m", hidden=128, initializer_range=0.1)
     config = {"optimizer": OptimizerConfig(name="torch.optim:SGD", lr=0.1, clip_grad=0.0), "max_tokens_per_pack": 60}
     moves = []

@@ -66,7 +66,7 @@ def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all(tmp_path: 
     plain = moved(folder)
     counters.clear()
     compiled = moved(folder, compiled=True)
-    assert 0 < counters["stats"]["unique_graphs"] <= 12  # six pieces of a layer, with and without gradient
+    assert 0 < counters["stats"]["unique_graphs"] <= 8  # four pieces of a layer, with and without gradient
     assert (compiled - plain).norm() < 1e-4 * plain.norm()
 
 
