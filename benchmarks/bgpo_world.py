@@ -33,7 +33,7 @@ from rollout.diffusion.config import DiffusionConfig
 from rollout.diffusion.decode import Row, decode
 from rollout.diffusion.model import BlockModel
 from rollout.engine import Sample
-from rollout.parameters import tensor_of
+from rollout.parameters import tensors_of
 from rollout.trajectory import Group, StopReason, Trajectory, Turn
 
 COOL_DOWN = 25
@@ -169,9 +169,9 @@ def learner(
 @torch.no_grad()
 def synchronise(engine: BlockModel, source: Learner) -> None:
     """Give the engine the learner's weights."""
-    weights, update = dict(engine.model.named_parameters()), source.weights(0)
-    for name, dtype, payload in zip(update.names, update.dtypes, update.payload, strict=True):
-        weights[name].copy_(tensor_of(payload, dtype))
+    weights = dict(engine.model.named_parameters())
+    for name, sent in tensors_of(source.weights(0)):
+        weights[name].copy_(sent)
 
 
 def evaluate(

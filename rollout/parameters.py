@@ -7,7 +7,9 @@ compares those) and vLLM's own fused names, which its loaders derive from these.
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,13 +115,29 @@ def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
     return tensor.view(dtype)
 
 
-def tensor_of(payload: Any, dtype_name: str) -> torch.Tensor:
-    """One entry of ``WeightUpdate.payload`` as a tensor: an array, or an IPC handle of a process on the same GPU."""
-    if not isinstance(payload, dict):
-        return as_tensor(payload, dtype_name)
+def tensors_of(update: WeightUpdate) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of an update that came as arrays or by CUDA IPC, from a process on the same GPU.
+
+    A tensor shares memory with what was sent: read it, and drop it before the sender goes on.
+    """
+    buffer, place = torch.empty(0), 0
+    fields = zip(update.names, update.dtypes, update.shapes, update.payload, strict=True)
+    for name, dtype_name, shape, sent in fields:
+        if isinstance(sent, np.ndarray):
+            yield name, as_tensor(sent, dtype_name)
+            continue
+        if sent is not None:
+            buffer, place = _opened(sent), 0
+        size = math.prod(shape) * BYTES[dtype_name]
+        yield name, buffer[place : place + size].view(getattr(torch, dtype_name)).view(shape)
+        place += size
+
+
+def _opened(handles: dict[str, tuple[Any, ...]]) -> torch.Tensor:
+    """The buffer behind a CUDA IPC handle."""
     from torch.multiprocessing.reductions import rebuild_cuda_tensor
 
-    handle = list(payload[str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
+    handle = list(handles[str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
     handle[6] = torch.cuda.current_device()  # the sender may count its GPUs differently
-    tensor: torch.Tensor = rebuild_cuda_tensor(*handle)
-    return tensor
+    buffer: torch.Tensor = rebuild_cuda_tensor(*handle)
+    return buffer

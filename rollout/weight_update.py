@@ -20,8 +20,9 @@ class WeightUpdate:
         dtypes: torch dtype names, e.g. ``"bfloat16"``, one a name.
         shapes: one a name.
         transport: ``"object_store"`` (``payload`` is a list of NumPy arrays, bfloat16 as int16 views, shaped like
-            ``shapes``), ``"ipc"`` (a list of ``{gpu_uuid: reduce_tensor(p)[1]}``) or ``"nccl"`` (a list of None: the
-            learner broadcasts the weights in this order while the engine takes the record).
+            ``shapes``), ``"ipc"`` (``{gpu_uuid: reduce_tensor(buffer)[1]}`` of a buffer of bytes at the parameter that
+            it begins with, None at those that follow in it without a gap) or ``"nccl"`` (a list of None: the learner
+            broadcasts the weights in this order while the engine takes the record).
         payload: see ``transport``; one entry a name.
     """
 

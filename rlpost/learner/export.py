@@ -48,7 +48,7 @@ def weight_updates(policy: PolicyModel, ranks: Ranks, version: int, transport: s
             update.names.append(name)
             update.dtypes.append(_NAMES[weight.dtype])
             update.shapes.append(tuple(weight.shape))
-            update.payload.append(weight.contiguous() if transport == "ipc" else as_numpy(weight))
+            update.payload.append(weight if transport == "ipc" else as_numpy(weight))
     if update.names:
         yield update
 
@@ -72,18 +72,20 @@ def as_numpy(weight: Tensor) -> Any:
     return (host.view(torch.int16) if host.dtype is torch.bfloat16 else host).numpy()
 
 
-def to_ipc(update: WeightUpdate) -> list[Tensor]:
-    """Turn a payload of CUDA tensors into IPC handles, in place.
+def to_ipc(update: WeightUpdate) -> Tensor:
+    """Copy a payload of CUDA tensors into one buffer, and put that buffer's IPC handle in the payload's place: a handle
+    a weight would take the engine longer to open than the weights to read.
 
     Returns:
-        The tensors; the handles are valid for as long as the caller keeps them.
+        The buffer; the handle is valid for as long as the caller keeps it.
     """
     from torch.multiprocessing.reductions import reduce_tensor
 
-    held: list[Tensor] = update.payload
-    gpu = str(torch.cuda.get_device_properties(held[0].device).uuid)
-    update.payload = [{gpu: reduce_tensor(weight)[1]} for weight in held]
-    return held
+    weights: list[Tensor] = update.payload
+    buffer = torch.cat([weight.flatten().view(torch.uint8) for weight in weights])
+    gpu = str(torch.cuda.get_device_properties(buffer.device).uuid)
+    update.payload = [{gpu: reduce_tensor(buffer)[1]}, *[None] * (len(weights) - 1)]
+    return buffer
 
 
 def files_beside_weights(folder: Path) -> dict[str, bytes]:

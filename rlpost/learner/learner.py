@@ -98,6 +98,7 @@ class Learner:
         result = learn(updater, batch)
         if on_gpu:
             result.metrics["memory/learner_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            result.metrics["memory/learner_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
         self.steps_done = batch.step + 1
         return result
 
@@ -129,7 +130,7 @@ class Learner:
     def weight_parts(self, version: int) -> Iterator[WeightUpdate]:
         """The current weights for the engines, in the compute dtype, adapters merged: this rank's share, in parts.
 
-        Arrays may share memory with the live weights, and IPC handles are valid until the next ``learn`` or
+        Arrays may share memory with the live weights, and an IPC handle is valid until the next ``learn`` or
         ``weights``: deliver them before that. By broadcast rank 0 says what ``send`` will bring.
         """
         self._held = []
@@ -141,7 +142,7 @@ class Learner:
             return
         for part in weight_updates(self.policy, self._ranks, version, self.setup.transport):
             if part.transport == "ipc":
-                self._held += to_ipc(part)
+                self._held.append(to_ipc(part))
             yield part
 
     def connect(self, host: str, port: int, world: int) -> None:

@@ -23,7 +23,7 @@ from rollout.diffusion.decode import Row, decode, draw
 from rollout.diffusion.model import BlockModel
 from rollout.diffusion.states import IMPOSSIBLE, probe_ids, probe_masks
 from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.parameters import ModelParameters, tensor_of
+from rollout.parameters import ModelParameters, tensors_of
 from rollout.weight_update import WeightUpdate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -214,8 +214,8 @@ class DiffusionEngine:
     @torch.no_grad()
     def _load(self, update: WeightUpdate) -> None:
         weights = dict(self._model.model.named_parameters(remove_duplicate=False))
-        for name, dtype, payload in zip(update.names, update.dtypes, update.payload, strict=True):
-            weights[name].copy_(tensor_of(payload, dtype))
+        for name, sent in tensors_of(update):
+            weights[name].copy_(sent)
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
         """Score each token in the states of ``probe_masks``, without a cache; the drawn token follows in one of them.

@@ -13,11 +13,10 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -25,15 +24,14 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
 from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, unpack_tensor
 
-from rollout.parameters import as_tensor
+from rollout.parameters import tensors_of
 from rollout.weight_update import WeightUpdate
 
-BACKENDS = {"object_store": "rlpost", "ipc": "rlpost_ipc", "nccl": "rlpost_nccl"}
+BACKENDS = {"object_store": "rlpost", "ipc": "rlpost", "nccl": "rlpost_nccl"}
 """Our names of transports to vLLM's names of receivers."""
 CHUNK_BYTES = 1 << 28
 """A broadcast ends with the parameter that takes it beyond this: many small ones would wait for each other."""
@@ -41,8 +39,7 @@ CHUNK_BYTES = 1 << 28
 
 def register() -> None:
     """Entry point of the plugin; vLLM may call it several times in one process."""
-    receivers = (("object_store", ObjectStoreReceiver), ("ipc", IpcReceiver), ("nccl", NcclReceiver))
-    for transport, receiver in receivers:
+    for transport, receiver in (("object_store", ReferenceReceiver), ("nccl", NcclReceiver)):
         with contextlib.suppress(ValueError):  # registered already
             WeightTransferEngineFactory.register_engine(BACKENDS[transport], receiver)
 
@@ -58,28 +55,25 @@ def in_place(receiver: WeightTransferEngine[Any, Any]) -> bool:
 
 def update_info(update: WeightUpdate) -> dict[str, Any]:
     """``update`` in the form its receiver takes."""
-    fields: dict[str, Any] = {
+    if update.transport != "nccl":
+        return {"update": update}
+    return {
         "names": update.names,
         "dtype_names": update.dtypes,
         "shapes": [list(shape) for shape in update.shapes],
     }
-    payload = {"ipc": {"ipc_handles": update.payload}, "object_store": {"arrays": update.payload}}
-    return fields | payload.get(update.transport, {})
 
 
 @dataclass
-class ObjectStoreInit(WeightTransferInitInfo):
+class NoInit(WeightTransferInitInfo):
     """Nothing to agree on beforehand."""
 
 
 @dataclass
-class ObjectStoreUpdate(WeightTransferUpdateInfo):
-    """All parameters of one version; ``arrays`` as in WeightUpdate.payload."""
+class ReferenceUpdate(WeightTransferUpdateInfo):
+    """All parameters of one version."""
 
-    names: list[str] = field(default_factory=list)
-    dtype_names: list[str] = field(default_factory=list)
-    shapes: list[list[int]] = field(default_factory=list)
-    arrays: list[NDArray[Any]] = field(default_factory=list)
+    update: WeightUpdate
 
 
 class _Reload:
@@ -113,40 +107,22 @@ class _Reload:
         raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
 
 
-class ObjectStoreReceiver(_Reload, WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Loads NumPy arrays into a vLLM model, layer by layer."""
+class ReferenceReceiver(_Reload, WeightTransferEngine[NoInit, ReferenceUpdate]):
+    """Loads what an update refers to, arrays or a buffer of a process on the same GPU, into a vLLM model."""
 
-    init_info_cls = ObjectStoreInit
-    update_info_cls = ObjectStoreUpdate
+    init_info_cls = NoInit
+    update_info_cls = ReferenceUpdate
 
-    def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
+    def init_transfer_engine(self, init_info: NoInit) -> None:
         """No rendezvous is needed."""
 
-    def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
+    def receive_weights(self, update_info: ReferenceUpdate) -> None:
         """Hand every parameter to the model's own loaders."""
         model: Any = self.model
-        model.load_weights(self._tensors(update_info))
-
-    def _tensors(self, update: ObjectStoreUpdate) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, dtype_name, array in zip(update.names, update.dtype_names, update.arrays, strict=True):
-            yield name, as_tensor(array, dtype_name)
+        model.load_weights(tensors_of(update_info.update))
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
-
-
-class IpcReceiver(IPCWeightTransferEngine):
-    """vLLM's receiver of CUDA IPC handles, writing in place where that is enough."""
-
-    def start_weight_update(self) -> None:
-        """As in the base class, where the layers must change their form."""
-        if not in_place(self):
-            super().start_weight_update()
-
-    def finish_weight_update(self) -> None:
-        """Likewise."""
-        if not in_place(self):
-            super().finish_weight_update()
 
 
 class NcclReceiver(_Reload, NCCLWeightTransferEngine):

@@ -21,6 +21,8 @@ from rlpost.learner.packing import Pack
 from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
 from rlpost.learner.views import FlatBatch
+from rollout.parameters import tensors_of
+from rollout.weight_update import WeightUpdate
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -153,24 +155,23 @@ def test_bf16_on_the_gpu_learns_what_fp32_on_the_cpu_learns(tmp_path: Path) -> N
     assert (rough - exact).norm() < 0.05 * exact.norm()
 
 
-def _receive(handles: list[dict[str, Any]], answer: Any) -> None:
-    from torch.multiprocessing.reductions import rebuild_cuda_tensor
-
-    answer.put([rebuild_cuda_tensor(*next(iter(handle.values()))).double().sum().item() for handle in handles])
+def _receive(update: WeightUpdate, answer: Any) -> None:
+    answer.put({name: weight.double().sum().item() for name, weight in tensors_of(update)})
     answer.get()
 
 
-def test_ipc_handles_give_another_process_the_weights(tmp_path: Path) -> None:
+def test_an_ipc_handle_gives_another_process_the_weights(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "m")
     learner = Learner(replace(setup(folder, device="cuda", dtype="bf16"), transport="ipc"))
     update = learner.weights(3)
     assert update.transport == "ipc"
+    assert sum(sent is not None for sent in update.payload) == 1
     context = torch.multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
-    process = context.Process(target=_receive, args=(update.payload, answer))
+    process = context.Process(target=_receive, args=(update, answer))
     process.start()
     sums = answer.get()
-    expected = [weight.double().sum().item() for _, weight in learner.policy.full_weights(torch.bfloat16)]
+    expected = {name: weight.double().sum().item() for name, weight in learner.policy.full_weights(torch.bfloat16)}
     assert sums == pytest.approx(expected)
     answer.put(None)
     process.join(30)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from rollout.engine import EngineError
-from rollout.parameters import ModelParameters
+from rollout.parameters import ModelParameters, tensors_of
 from rollout.vllm.config import VllmConfig, engine_environment, intel_openmp
 from rollout.weight_update import WeightUpdate
 
@@ -100,6 +101,21 @@ def test_parameters_of_a_tied_model(vllm_folder: Path) -> None:
     assert parameters.required["model.embed_tokens.weight"] == (160, 128)
     assert parameters.optional == {"lm_head.weight": (160, 128)}
     assert len(parameters.required) == 2 + 2 * 12
+
+
+def test_a_buffer_is_read_as_the_parameters_that_lie_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two buffers of two and of one parameter, as several parts of an update that was joined would have."""
+    sent = [torch.randn(2, 3), torch.randn(4).bfloat16(), torch.randn(3, 1).bfloat16()]
+    flat = [weight.flatten().view(torch.uint8) for weight in sent]
+    buffers = {"first": torch.cat(flat[:2]), "second": flat[2]}
+    monkeypatch.setattr("rollout.parameters._opened", lambda handles: buffers[handles["GPU"]])
+    shapes, dtypes = [(2, 3), (4,), (3, 1)], ["float32", "bfloat16", "bfloat16"]
+    payload = [{"GPU": "first"}, None, {"GPU": "second"}]
+    read = dict(tensors_of(WeightUpdate(1, ["a", "b", "c"], dtypes, shapes, "ipc", payload)))
+    assert list(read) == ["a", "b", "c"]
+    for weight, expected in zip(read.values(), sent, strict=True):
+        assert weight.dtype == expected.dtype
+        assert torch.equal(weight, expected)
 
 
 def test_parameters_of_no_model(tmp_path: Path) -> None:

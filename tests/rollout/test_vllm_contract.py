@@ -45,12 +45,6 @@ PARAMETERS = {
     "vllm.distributed.weight_transfer.factory:WeightTransferEngineFactory.register_engine": {
         "name", "module_path_or_cls",
     },
-    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferUpdateInfo": {
-        "names", "dtype_names", "shapes", "ipc_handles",
-    },
-    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferInitInfo": set(),
-    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.start_weight_update": set(),
-    "vllm.distributed.weight_transfer.ipc_engine:IPCWeightTransferEngine.finish_weight_update": set(),
     "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.init_transfer_engine": {"init_info"},
     "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.shutdown": set(),
     "vllm.distributed.weight_transfer.nccl_common:NCCLWeightTransferInitInfo": {
@@ -133,7 +127,7 @@ async def check_contract(engine: Any) -> list[str]:
         broken.append(f"EngineCoreRequest now has {required} required fields")
     broken.extend(
         f"no weight receiver '{name}'"
-        for name in ("rlpost", "rlpost_ipc", "rlpost_nccl")
+        for name in ("rlpost", "rlpost_nccl")
         if name not in WeightTransferEngineFactory._registry
     )
     return broken
@@ -160,27 +154,11 @@ async def register_again(engine: Any) -> list[bool]:
     from rollout.vllm import transfer
 
     transfer.register()
-    return [WeightTransferEngineFactory._registry["rlpost"]() is transfer.ObjectStoreReceiver]
+    return [WeightTransferEngineFactory._registry["rlpost"]() is transfer.ReferenceReceiver]
 
 
 def test_registering_twice_is_harmless(vllm: Run) -> None:
     assert vllm(register_again) == [True]
-
-
-async def ipc_form(engine: Any) -> Any:
-    """An update by CUDA IPC as vLLM's own receiver parses it."""
-    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
-
-    from rollout.vllm.transfer import update_info
-    from rollout.weight_update import WeightUpdate
-
-    update = WeightUpdate(3, ["a"], ["bfloat16"], [(2, 3)], "ipc", [{"GPU-1": (0,)}])
-    info = IPCWeightTransferUpdateInfo(**update_info(update))
-    return info.names, info.dtype_names, info.shapes, info.ipc_handles
-
-
-def test_an_ipc_update_has_the_form_of_vllms_receiver(vllm: Run) -> None:
-    assert vllm(ipc_form) == (["a"], ["bfloat16"], [[2, 3]], [{"GPU-1": (0,)}])
 
 
 async def nccl_form(engine: Any) -> Any:
@@ -224,10 +202,10 @@ async def has_method(engine: Any, name: str) -> bool:
     """Whether vLLM's base class of receivers asks for ``name`` and ours defines it."""
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from rollout.vllm.transfer import NcclReceiver, ObjectStoreReceiver
+    from rollout.vllm.transfer import NcclReceiver, ReferenceReceiver
 
     asked = vars(WeightTransferEngine).get(name)
-    return asked is not None and asked not in (getattr(ObjectStoreReceiver, name), getattr(NcclReceiver, name))
+    return asked is not None and asked not in (getattr(ReferenceReceiver, name), getattr(NcclReceiver, name))
 
 
 async def where_weights_are_written_in_place(engine: Any) -> list[bool]:
