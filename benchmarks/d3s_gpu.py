@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 METHODS = {"GRPO": "null", "GRPO + D3S": "{name: d3s, samples: [10, 40], tokens: [20, 100]}"}
-ENGINE_VARIABLES = {"VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
+ENGINE_VARIABLES = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
 
 
 def last_number(completion: str, task: Mapping[str, Any]) -> float:

@@ -6,6 +6,7 @@ Left out: what one process allocated (torch counts that).
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 
@@ -17,7 +18,8 @@ class _Info(ctypes.Structure):
 
 
 class MemoryWatch:
-    """Polls the first GPU every few milliseconds while it is open; on a machine without one all answers are None.
+    """Polls the first GPU that this process may see every few milliseconds while it is open; on a machine without one
+    all answers are None.
 
     Attributes:
         baseline_gib: in use when the watch was opened.
@@ -34,7 +36,10 @@ class MemoryWatch:
         except OSError:
             self._library = None
             return
-        if self._library.nvmlInit_v2() or self._library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self._handle)):
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+        index = int(first) if first.isdigit() else 0  # NVML counts all GPUs
+        handle = ctypes.byref(self._handle)
+        if self._library.nvmlInit_v2() or self._library.nvmlDeviceGetHandleByIndex_v2(index, handle):
             self._library = None
 
     def __enter__(self) -> MemoryWatch:

@@ -7,13 +7,14 @@ beside the first; what is sent is all there is. Left out: carrying the record (t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlpost.learner.gpu_memory import whole_segments
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import quiet
@@ -33,7 +34,7 @@ def weight_updates(policy: PolicyModel, ranks: Ranks, version: int, transport: s
         policy: the model.
         ranks: its ranks.
         version: the policy version these weights are.
-        transport: ``object_store``; ``ipc``: the payload is of tensors, see ``to_ipc``.
+        transport: ``object_store``; ``ipc``: the payload is of tensors, see ``IpcBuffer``.
 
     Returns:
         Arrays may share memory with the live weights: send or copy them before the next learning step.
@@ -72,20 +73,32 @@ def as_numpy(weight: Tensor) -> Any:
     return (host.view(torch.int16) if host.dtype is torch.bfloat16 else host).numpy()
 
 
-def to_ipc(update: WeightUpdate) -> Tensor:
-    """Copy a payload of CUDA tensors into one buffer, and put that buffer's IPC handle in the payload's place: a handle
-    a weight would take the engine longer to open than the weights to read.
+class IpcBuffer:
+    """The memory on a GPU that every publication by CUDA IPC goes through, shared once and for good.
 
-    Returns:
-        The buffer; the handle is valid for as long as the caller keeps it.
+    One handle a weight would take an engine longer to open than the weights to read. A buffer a publication would have
+    to be given back, which torch leaves to a count of readers that is right for one reader only: with two engines none
+    was ever given back.
+
+    Args:
+        weights: all that a publication carries, on the learner's GPU.
     """
-    from torch.multiprocessing.reductions import reduce_tensor
 
-    weights: list[Tensor] = update.payload
-    buffer = torch.cat([weight.flatten().view(torch.uint8) for weight in weights])
-    gpu = str(torch.cuda.get_device_properties(buffer.device).uuid)
-    update.payload = [{gpu: reduce_tensor(buffer)[1]}, *[None] * (len(weights) - 1)]
-    return buffer
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        from torch.multiprocessing.reductions import reduce_tensor
+
+        size, device = sum(weight.nbytes for weight in weights), weights[0].device
+        with whole_segments():
+            self._bytes = torch.empty(size, dtype=torch.uint8, device=device)
+        gpu = str(torch.cuda.get_device_properties(device).uuid)
+        self._handle = {gpu: reduce_tensor(self._bytes)[1]}
+
+    def fill(self, update: WeightUpdate) -> None:
+        """Copy a payload of tensors into the buffer, and put the handle in its place; what was here is overwritten."""
+        weights: list[Tensor] = update.payload
+        torch.cat([weight.flatten().view(torch.uint8) for weight in weights], out=self._bytes)
+        torch.cuda.synchronize(self._bytes.device)  # the engine reads in a stream that knows nothing of ours
+        update.payload = [self._handle, *[None] * (len(weights) - 1)]
 
 
 def files_beside_weights(folder: Path) -> dict[str, bytes]:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from algorithms import registry
 from algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
-from rlpost.learner.export import announcement, files_beside_weights, to_ipc, weight_updates
+from rlpost.learner.export import IpcBuffer, announcement, files_beside_weights, weight_updates
+from rlpost.learner.gpu_memory import growing_segments
 from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import make_optimizer
@@ -52,13 +52,15 @@ class Learner:
         self.setup = setup
         self.steps_done = 0
         self._base = Path(setup.folder)
-        self._held: list[Tensor] = []
+        self._shared: IpcBuffer | None = None
         self._broadcast: Any = None
         config = setup.config
         kind = config.on_device(torch.cuda.is_available())
         if kind == "cuda" and not torch.cuda.is_available():
             raise LearnerError("learner.device: cuda, but this process sees no GPU; set learner.device: cpu")
         device = Ranks.device_of(kind, rank)
+        if kind == "cuda":
+            growing_segments()
         if algorithm is None and setup.algorithm is not None:
             algorithm = registry.build(setup.algorithm, setup.algorithm_options)
         if algorithm is not None and "ref_logprobs" in algorithm.needs and config.lora is None:
@@ -88,7 +90,6 @@ class Learner:
         """
         if self._algorithm is None:
             raise LearnerError("this learner was started without an algorithm, so it cannot learn")
-        self._held = []  # handles of the last publication end here
         if self._lisa is not None:
             self._lisa.activate(batch.step)
         updater = Updater(self.policy, self._ranks, self._algorithm, self._optimizer, self.setup.config)
@@ -130,10 +131,9 @@ class Learner:
     def weight_parts(self, version: int) -> Iterator[WeightUpdate]:
         """The current weights for the engines, in the compute dtype, adapters merged: this rank's share, in parts.
 
-        Arrays may share memory with the live weights, and an IPC handle is valid until the next ``learn`` or
-        ``weights``: deliver them before that. By broadcast rank 0 says what ``send`` will bring.
+        Arrays may share memory with the live weights, and the next publication by IPC overwrites this one: deliver them
+        before the next ``learn`` or ``weights``. By broadcast rank 0 says what ``send`` will bring.
         """
-        self._held = []
         if self.setup.yields_memory and self.policy.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.setup.transport == "nccl":
@@ -141,8 +141,9 @@ class Learner:
                 yield announcement(self.policy, version)
             return
         for part in weight_updates(self.policy, self._ranks, version, self.setup.transport):
-            if part.transport == "ipc":
-                self._held.append(to_ipc(part))
+            if part.transport == "ipc":  # to engines on this GPU, so this is the one rank and this the one part
+                self._shared = self._shared or IpcBuffer(part.payload)
+                self._shared.fill(part)
             yield part
 
     def connect(self, host: str, port: int, world: int) -> None:
@@ -182,5 +183,5 @@ class Learner:
     def close(self) -> None:
         """Leave the other ranks and free the model."""
         self._ranks.close()
-        self._held = []
+        self._shared = None
         del self.policy, self._optimizer, self._lisa

@@ -28,6 +28,8 @@ from rollout.hf_model import REMOTE_CODE, auto_class
 
 __all__ = ["PolicyModel", "load_model", "materialise"]
 
+CHEAP = 0.7
+"""Share of a layer's activations to keep, for torch's partitioner: down to here it recomputes no matrix product."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -94,8 +96,11 @@ def _compile(policy: PolicyModel) -> None:
     """Each layer becomes one graph, attention's kernel included, where there is one; layers share what is compiled, and
     what FSDP2 does around a layer stays outside. There is a graph for each way a layer is called (learning or scoring,
     with shared prompts or without, trained or frozen); torch's limit of 8 counts all learners of a process, and beyond
-    it layers would no longer be compiled, which gradient checkpointing does not survive."""
+    it layers would no longer be compiled, which gradient checkpointing does not survive. What a layer's backward pass
+    can compute anew from its neighbours in memory (norms, the gate's product) is not kept for it: a third of the
+    activations."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    torch._functorch.config.activation_memory_budget = CHEAP
     if policy.packs and not policy.padded:
         policy.model.set_attn_implementation(TRACED)
     for layer in policy.layers():

@@ -142,7 +142,7 @@ class PolicyModel(nn.Module):
             if name in merged:
                 yield name, lora.merged(merged[name]).to(dtype)
             else:
-                yield name, whole(weight.detach().to(dtype))  # cast first: half as much to gather
+                yield name, whole(weight, dtype)
 
     def plain_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and live weights of the plain model, in the order of ``full_weights``."""

@@ -68,8 +68,6 @@ def engine_environment(config: VllmConfig, device: str) -> dict[str, str]:
     variables = {
         # The engine is stepped on a thread of the worker: a second process costs 20-40 s at start on a CPU.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # The second model runner was seen to hang on a GPU.
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         # Fixes the order of the scheduler's sets of request ids, for runs that must repeat bit for bit.
