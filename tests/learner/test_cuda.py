@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
 from rlpost.learner.views import FlatBatch
 from rollout.parameters import tensors_of
-from rollout.weight_update import WeightUpdate
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -155,24 +155,34 @@ def test_bf16_on_the_gpu_learns_what_fp32_on_the_cpu_learns(tmp_path: Path) -> N
     assert (rough - exact).norm() < 0.05 * exact.norm()
 
 
-def _receive(update: WeightUpdate, answer: Any) -> None:
-    answer.put({name: weight.double().sum().item() for name, weight in tensors_of(update)})
-    answer.get()
+def _receive(updates: Any, answers: Any) -> None:
+    while (update := updates.get()) is not None:
+        answers.put({name: weight.double().sum().item() for name, weight in tensors_of(update)})
 
 
-def test_an_ipc_handle_gives_another_process_the_weights(tmp_path: Path) -> None:
+def test_publications_by_ipc_reach_two_processes_and_take_no_more_memory(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "m")
-    learner = Learner(replace(setup(folder, device="cuda", dtype="bf16"), transport="ipc"))
-    update = learner.weights(3)
-    assert update.transport == "ipc"
-    assert sum(sent is not None for sent in update.payload) == 1
+    learner = Learner(replace(setup(folder, device="cuda", dtype="bf16"), transport="ipc"), algorithm=Clipped())
     context = torch.multiprocessing.get_context("spawn")
-    answer = context.SimpleQueue()
-    process = context.Process(target=_receive, args=(update, answer))
-    process.start()
-    sums = answer.get()
-    expected = {name: weight.double().sum().item() for name, weight in learner.policy.full_weights(torch.bfloat16)}
-    assert sums == pytest.approx(expected)
-    answer.put(None)
-    process.join(30)
+    queues = [(context.SimpleQueue(), context.SimpleQueue()) for _ in range(2)]
+    processes = [context.Process(target=_receive, args=pair) for pair in queues]
+    for process in processes:
+        process.start()
+    taken = []
+    for version in range(3):
+        learner.learn(batch(8, step=version))
+        update = learner.weights(version)
+        assert update.transport == "ipc"
+        assert sum(sent is not None for sent in update.payload) == 1
+        expected = {name: one.double().sum().item() for name, one in learner.policy.full_weights(torch.bfloat16)}
+        for updates, answers in queues:
+            updates.put(update)
+            assert answers.get() == pytest.approx(expected)
+        size = sum(2 * math.prod(shape) for shape in update.shapes)
+        del update
+        taken.append(torch.cuda.memory_allocated())
+    assert taken[2] - taken[1] < size / 2
+    for (updates, _), process in zip(queues, processes, strict=True):
+        updates.put(None)
+        process.join(30)
     learner.close()
