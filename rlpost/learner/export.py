@@ -77,8 +77,7 @@ class IpcBuffer:
     """The memory on a GPU that every publication by CUDA IPC goes through, shared once and for good.
 
     One handle a weight would take an engine longer to open than the weights to read. A buffer a publication would have
-    to be given back, which torch leaves to a count of readers that is right for one reader only: with two engines none
-    was ever given back.
+    to be given back, and where two engines had read it it was seen never to be.
 
     Args:
         weights: all that a publication carries, on the learner's GPU.

@@ -44,7 +44,7 @@ class VllmCore:
         max_context: longest sequence, prompt and sampled tokens together.
         seed: seed of draws that have no seed of their own.
         transport: "object_store", "ipc" or "nccl"; how weights will come.
-        seeded: requests draw from their own seeds. On a GPU vLLM then launches one kernel a request and step, which
+        seeded: requests draw from their own seeds. On a GPU vLLM may then launch one kernel a request and step, which
             takes longer than the rest of a step of a small model, and the draws still do not repeat, because logits
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
         scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary

@@ -164,7 +164,7 @@ def test_publications_by_ipc_reach_two_processes_and_take_no_more_memory(tmp_pat
     folder = tiny_folder(tmp_path / "m")
     learner = Learner(replace(setup(folder, device="cuda", dtype="bf16"), transport="ipc"), algorithm=Clipped())
     context = torch.multiprocessing.get_context("spawn")
-    queues = [(context.SimpleQueue(), context.SimpleQueue()) for _ in range(2)]
+    queues = [(context.Queue(), context.Queue()) for _ in range(2)]
     processes = [context.Process(target=_receive, args=pair) for pair in queues]
     for process in processes:
         process.start()
@@ -177,7 +177,7 @@ def test_publications_by_ipc_reach_two_processes_and_take_no_more_memory(tmp_pat
         expected = {name: one.double().sum().item() for name, one in learner.policy.full_weights(torch.bfloat16)}
         for updates, answers in queues:
             updates.put(update)
-            assert answers.get() == pytest.approx(expected)
+            assert answers.get(timeout=60) == pytest.approx(expected)
         size = sum(2 * math.prod(shape) for shape in update.shapes)
         del update
         taken.append(torch.cuda.memory_allocated())

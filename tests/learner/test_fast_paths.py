@@ -127,3 +127,38 @@ def test_a_compiled_layer_is_one_graph_with_the_kernel_in_it(tmp_path: Path, mon
     assert not counters["graph_break"]
     assert 0 < counters["stats"]["unique_graphs"] <= 6  # scored, learned, with shared prompts and without
     assert (compiled - plain).norm() < 1e-4 * plain.norm()
+
+
+def kept_bytes(folder: Path) -> int:
+    """What the forward pass of one pack keeps for the backward pass, weights aside."""
+    torch._dynamo.reset()
+    made = replace(setup(folder, dtype="bf16", max_tokens_per_pack=10_000, optimizer=DESCENT), compiled=True)
+    learner = Learner(made, algorithm=Clipped())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        learner.learn(batch(32))
+    learner.close()
+    return sum(kept.values())
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_does_not_keep_what_is_cheap_to_compute_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernel(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, *_: Any) -> Tensor:
+        return varlen(query, key, value, bounds, longest)
+
+    monkeypatch.setattr(model, "available", lambda device, dtype: True)
+    monkeypatch.setattr(attention, "varlen_attention", kernel)
+    folder = tiny_folder(tmp_path / "m", layers=4, hidden=64)
+    frugal = kept_bytes(folder)
+    monkeypatch.setattr(model, "CHEAP", 1.0)
+    everything = kept_bytes(folder)
+    torch._dynamo.reset()
+    assert frugal < 0.8 * everything

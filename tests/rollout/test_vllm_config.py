@@ -57,6 +57,17 @@ def test_environment_of_a_gpu_engine_compiles_and_preloads_nothing() -> None:
     assert not {"LD_PRELOAD", "TORCH_COMPILE_DISABLE"} & set(environment)
 
 
+@pytest.mark.parametrize(
+    ("keys", "device", "first"),
+    [({}, "cuda", False), ({"enforce_eager": True}, "cuda", True), ({"sleep": True}, "cuda", True), ({}, "cpu", True)],
+)
+def test_vllm_chooses_its_model_runner_only_where_that_was_tried(
+    keys: dict[str, bool], device: str, first: bool
+) -> None:
+    environment = engine_environment(VllmConfig(**keys), device)
+    assert (environment.get("VLLM_USE_V2_MODEL_RUNNER") == "0") is first
+
+
 def test_config_and_parameters_do_not_import_vllm() -> None:
     code = "import sys, rollout.vllm.config, rollout.parameters; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

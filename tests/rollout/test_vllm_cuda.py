@@ -35,11 +35,12 @@ def gap(model: torch.nn.Module, prompt: list[int], sample: Sample, chosen: np.nd
 def test_samples_say_the_log_probs_they_were_drawn_with(
     eager: bool, vllm_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in engine_environment(VllmConfig(), "cuda").items():
+    config = VllmConfig(slots=16, enforce_eager=eager, kv_cache_gib=0.5, gpu_memory_utilization=0.2)
+    monkeypatch.delitem(os.environ, "VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    for name, value in engine_environment(config, "cuda").items():
         monkeypatch.setitem(os.environ, name, value)
     from rollout.vllm.engine import VllmEngine
 
-    config = VllmConfig(slots=16, enforce_eager=eager, kv_cache_gib=0.5, gpu_memory_utilization=0.2)
     old, new = small_model(), perturbed(small_model(), 1)
 
     async def play() -> list[Sample]:
