@@ -16,6 +16,7 @@ BENCHMARKS = {
     "scalebio_quadratic": "ScaleBiO on a bilevel problem with a known answer",
     "scalebio_noise": "ScaleBiO on four sources, two of them broken, over seeds",
     "scalebio_real": "ScaleBiO on instruction data: weights, and fine-tuning by them against uniform",
+    "engine_steps": "an engine's step: milliseconds by requests, the costliest kernels and functions",
     "engine_cpu": "the engine's own cost on a CPU, against vllm.LLM",
 }
 """What ``rlpost bench`` offers, and what each measures."""

@@ -75,6 +75,7 @@ def test_bench_lists_what_there_is(arguments: list[str]) -> None:
     ("name", "options", "row"),
     [
         ("logprobs", [], "naive, d 64"),
+        ("engine_steps", [], "engine"),
         ("learner", ["--parts", "tiny:64:checkpoint"], "tiny:64:checkpoint"),
         ("optimizer_memory", ["--only", "LoRA"], "LoRA, rank 16"),
         ("scalebio_real", [], "weighted"),

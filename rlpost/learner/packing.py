@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_TWICE = 1 / 16
+"""Rows that may be computed twice, as a part of all, to have fewer packs: each costs the host as much as a few thousand
+rows of a small model cost the GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
@@ -45,6 +49,12 @@ class _Unit:
     rows: int
     tokens: int
 
+    def take(self, members: Sequence[int], rows: int, tokens: int) -> None:
+        """Add sequences, which have so many rows of their own."""
+        self.members += members
+        self.rows += rows
+        self.tokens += tokens
+
 
 def pack(
     lengths: Sequence[int], max_tokens: int, members: Sequence[int] | None = None, kin: Kin | None = None
@@ -52,7 +62,8 @@ def pack(
     """Lay whole sequences into packs of at most ``max_tokens`` rows, first-fit decreasing, families together.
 
     A row is a token, but those of a beginning in common count once; counting them all, a pack has at most twice
-    ``max_tokens``, since attention works on whole sequences.
+    ``max_tokens``, since attention works on whole sequences. Where families kept together leave so much room that fewer
+    packs hold them parted, they are parted, if their beginnings, computed twice then, are a small part of all.
 
     Args:
         lengths: tokens of each sequence.
@@ -63,15 +74,42 @@ def pack(
     Returns:
         Packs in the order they were opened; ties go to the lower index.
     """
+    units = _units(lengths, max_tokens, range(len(lengths)) if members is None else members, kin)
+    bins = _together(units, max_tokens)
+    if kin is not None:
+        parted = _parted(units, lengths, max_tokens, kin)
+        if len(parted) < len(bins) and _rows(parted) <= _rows(bins) * (1 + _TWICE):
+            bins = parted
+    return [Pack(tuple(_longest_first(lengths, one.members)), one.tokens) for one in bins]
+
+
+def _together(units: Sequence[_Unit], most: int) -> list[_Unit]:
+    """First-fit: each unit into the first pack that holds all of it."""
     bins: list[_Unit] = []
-    for unit in _units(lengths, max_tokens, range(len(lengths)) if members is None else members, kin):
-        into = next((one for one in bins if _fits(one, unit.rows, unit.tokens, max_tokens)), None)
+    for unit in units:
+        into = next((one for one in bins if _fits(one, unit.rows, unit.tokens, most)), None)
         if into is None:
             bins.append(into := _Unit([], 0, 0))
-        into.members += unit.members
-        into.rows += unit.rows
-        into.tokens += unit.tokens
-    return [Pack(tuple(_longest_first(lengths, one.members)), one.tokens) for one in bins]
+        into.take(unit.members, unit.rows, unit.tokens)
+    return bins
+
+
+def _parted(units: Sequence[_Unit], lengths: Sequence[int], most: int, kin: Kin) -> list[_Unit]:
+    """Next-fit: sequence after sequence, family after family, into the last pack until it is full."""
+    bins: list[_Unit] = []
+    last = None
+    for index in (member for unit in units for member in unit.members):
+        follows = kin.family[index] == last
+        if not bins or not _fits(bins[-1], lengths[index] - follows * kin.stem[index], lengths[index], most):
+            bins.append(_Unit([], 0, 0))
+            follows = False
+        bins[-1].take([index], lengths[index] - follows * kin.stem[index], lengths[index])
+        last = kin.family[index]
+    return bins
+
+
+def _rows(units: Sequence[_Unit]) -> int:
+    return sum(unit.rows for unit in units)
 
 
 def _fits(into: _Unit, rows: int, tokens: int, most: int) -> bool:
@@ -92,9 +130,7 @@ def _units(lengths: Sequence[int], most: int, members: Sequence[int], kin: Kin |
         if unit is None or not _fits(unit, lengths[index] - stem, lengths[index], most):
             unit = open_[family] = _Unit([], stem, 0)
             units.append(unit)
-        unit.members.append(index)
-        unit.rows += lengths[index] - stem
-        unit.tokens += lengths[index]
+        unit.take([index], lengths[index] - stem, lengths[index])
     return sorted(units, key=lambda unit: (-unit.rows, unit.members[0]))
 
 

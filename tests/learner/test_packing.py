@@ -32,6 +32,41 @@ def test_families_stay_together_and_their_beginning_counts_once() -> None:
     assert pack([8, 8, 7, 4, 6], 10, kin=kin) == [Pack((0, 2), 15), Pack((1,), 8), Pack((4, 3), 10)]
 
 
+def test_families_are_parted_where_fewer_packs_then_hold_them() -> None:
+    # four families of three, 1 + 3 x 5 = 16 rows each, of which 27 hold one; parted: 16 + 11, 6 + 16, 16
+    kin = Kin([index // 3 for index in range(12)], [1] * 12)
+    parted = pack([6] * 12, 27, kin=kin)
+    assert [one.members for one in parted] == [(0, 1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11)]
+    # 2 + 3 x 4 = 14 rows each, of which 20 hold one; three packs would hold them in 60 rows instead of 56: too many
+    kin = Kin([index // 3 for index in range(12)], [2] * 12)
+    together = pack([6] * 12, 20, kin=kin)
+    assert [one.members for one in together] == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11)]
+    # groups as of a benchmark: 32 of 8 x (190 + 256), of which 4,096 rows hold one with 1,858 to spare
+    kin = Kin([index // 8 for index in range(256)], [190] * 256)
+    packs = pack([446] * 256, 4096, kin=kin)
+    assert len(packs) == 20  # of 13 or 14 each; 32 with a group each
+    assert sorted(member for one in packs for member in one.members) == list(range(256))
+    rows = [256 * len(one.members) + 190 * len({kin.family[member] for member in one.members}) for one in packs]
+    assert max(rows) <= 4096
+    assert sum(rows) <= (1 + 1 / 16) * (256 * 256 + 190 * 32)
+
+
+def test_families_of_any_size_fill_packs_within_the_budget() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        family = np.sort(rng.integers(0, 12, 60)).tolist()
+        stems = rng.integers(0, 30, 12)
+        kin = Kin(family, [int(stems[one]) for one in family])
+        lengths = [stem + int(rng.integers(1, 40)) for stem in kin.stem]
+        packs = pack(lengths, 100, kin=kin)
+        assert sorted(member for one in packs for member in one.members) == list(range(60))
+        for one in packs:
+            own = {kin.family[member] for member in one.members}
+            rows = sum(lengths[m] - kin.stem[m] for m in one.members) + sum(int(stems[family]) for family in own)
+            assert rows <= 100
+            assert one.tokens == sum(lengths[member] for member in one.members) <= 200
+
+
 def test_a_beginning_in_common_does_not_make_a_pack_of_more_than_twice_the_budget() -> None:
     packs = pack([90] * 20, 100, kin=Kin([0] * 20, [89] * 20))
     assert {one.tokens for one in packs} == {180}
