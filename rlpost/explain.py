@@ -105,7 +105,7 @@ def _eval_words(recipe: Recipe) -> str:
 
 
 def _algorithm_rows(loaded: LoadedRecipe, algorithm: Algorithm) -> list[tuple[str, str]]:
-    one_update = algorithm.plan.epochs * algorithm.plan.minibatches == 1 and loaded.recipe.lag == 0
+    one_update = algorithm.plan.epochs * algorithm.plan.minibatches == 1
     needs = ", ".join(sorted(algorithm.needs)) or "nothing"
     extra = " (old log-probs come from the update itself: no extra pass)" if one_update else ""
     rows = [("class", loaded.algorithm.target), ("needs before updating", needs + extra)]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from algorithms.base import Algorithm, Plan, StepConstants
 from rlpost.learner.batch import LearnResult, StepBatch
-from rlpost.learner.offpolicy import offpolicy_metrics, truncated_weight
+from rlpost.learner.offpolicy import offpolicy_metrics
 from rlpost.learner.optimizers import learning_rate, set_learning_rate
 from rlpost.learner.rows import score_rows
 from rlpost.learner.savings import seconds_saved, volume
@@ -84,13 +84,15 @@ class _Step:
         ]
         policy = self.updater.policy
         flat = FlatBatch.of(policy.reading, trajectories, views, advantages, policy.device)
+        if batch.lag > 0 and flat.reading.causal:
+            flat.offpolicy_cap = batch.offpolicy_cap
         updates = list(minibatches(len(self.kept), algorithm.plan, batch.seed))
         self._score(flat, single=len(updates) == 1)
         scored = time.perf_counter()
         metrics = metrics | self._updates(flat, updates)
         metrics["time/old_s"], metrics["time/update_s"] = scored - started, time.perf_counter() - scored
         metrics |= volume(flat, len(self.kept), _regularized(algorithm))
-        scores_anyway = self._scores_anyway(single=len(updates) == 1)
+        scores_anyway = self._scores_anyway(flat, single=len(updates) == 1)
         metrics["time/saved_s"] = seconds_saved(batch, self.kept, metrics, scores_anyway, policy.reading.causal)
         old: list[NDArray[np.float32] | None] = [None] * len(batch.trajectories)
         if flat.old_logprobs is not None and flat.reading.causal:  # of masked views they compare with no rollout's
@@ -100,29 +102,20 @@ class _Step:
         note = "token selection left nothing to learn from; the weights did not change" if metrics["skipped"] else ""
         return LearnResult(metrics, self.kept, old, note)
 
-    @property
-    def _weighted(self) -> bool:
-        """Whether tokens are weighted for the lag of their rollout."""
-        return self.batch.lag > 0 and self.updater.policy.reading.causal
-
-    def _scores_anyway(self, single: bool) -> bool:
-        """Whether old log-probs take a pass of their own, entropies or not."""
-        return self._weighted or ("old_logprobs" in self.updater.algorithm.needs and not single)
+    def _scores_anyway(self, flat: FlatBatch, single: bool) -> bool:
+        """Whether old log-probs take a pass of their own, entropies or not: one update computes them itself."""
+        return not single and (flat.offpolicy_cap is not None or "old_logprobs" in self.updater.algorithm.needs)
 
     def _score(self, flat: FlatBatch, single: bool) -> None:
         """Fill in what is needed of the weights as they are at the start of the step, and select tokens."""
         batch, updater, needs = self.batch, self.updater, self.updater.algorithm.needs
         how = (updater.policy, updater.ranks, flat.rows, updater.config.max_tokens_per_pack, batch.temperature)
-        if "entropies" in needs or self._scores_anyway(single):
+        if "entropies" in needs or self._scores_anyway(flat, single):
             flat.old_logprobs, entropies = score_rows(*how)
             flat.entropies = entropies if "entropies" in needs else None
         if "ref_logprobs" in needs:
             with updater.policy.reference():
                 flat.ref_logprobs, _ = score_rows(*how)
-        if self._weighted and flat.old_logprobs is not None:
-            flat.offpolicy_weight = truncated_weight(
-                flat.old_logprobs, flat.rollout_logprobs, flat.policy, batch.offpolicy_cap
-            )
         selected = updater.algorithm.select_tokens(
             flat.advantages, flat.entropies, flat.policy, flat.sequence.long(), batch.progress
         )

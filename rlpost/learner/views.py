@@ -18,6 +18,7 @@ from torch import Tensor
 
 from algorithms.base import PackedViews, View
 from rlpost.learner.attention import to_device
+from rlpost.learner.offpolicy import truncated_weight
 from rlpost.learner.packing import Pack
 from rlpost.learner.reading import Reading
 from rlpost.learner.rows import ForwardInputs, Rows
@@ -40,7 +41,8 @@ class FlatBatch:
         turn, sequence: (P,) int16 and int32: there may be many masked views of each trajectory.
         sequence_tokens: (S,) fp32, scored tokens of each sequence.
         extra: (P,) fp32 by name, for the loss.
-        old_logprobs, entropies, ref_logprobs, offpolicy_weight: (P,) or None; filled in by the step.
+        old_logprobs, entropies, ref_logprobs: (P,) or None; filled in by the step.
+        offpolicy_cap: largest weight of a token for the lag of its rollout; None where tokens are not weighted.
     """
 
     reading: Reading
@@ -57,7 +59,7 @@ class FlatBatch:
     old_logprobs: Tensor | None = None
     entropies: Tensor | None = None
     ref_logprobs: Tensor | None = None
-    offpolicy_weight: Tensor | None = None
+    offpolicy_cap: float | None = None
 
     @classmethod
     def of(
@@ -121,18 +123,20 @@ class FlatBatch:
         current = logprobs.new_zeros(len(at)).index_copy(0, inputs.places, logprobs)
         members = np.array(pack.members, dtype=np.int64)
         lengths = np.diff(self.rows.bounds)[members]
+        old = current.detach() if fresh or self.old_logprobs is None else self.old_logprobs[at]
+        rollout, cap = self.rollout_logprobs[at], self.offpolicy_cap
         return PackedViews(
             logprobs=current,
             entropies=None if entropies is None else current.new_zeros(len(at)).index_copy(0, inputs.places, entropies),
-            old_logprobs=current.detach() if fresh or self.old_logprobs is None else self.old_logprobs[at],
-            rollout_logprobs=self.rollout_logprobs[at],
+            old_logprobs=old,
+            rollout_logprobs=rollout,
             ref_logprobs=None if self.ref_logprobs is None else self.ref_logprobs[at],
             advantages=self.advantages[at],
             mask=self.mask[at],
             sequence=to_device(np.repeat(np.arange(len(members)), lengths), at.device),
             turn=self.turn[at].long(),
             sequence_tokens=self.sequence_tokens[to_device(members, at.device)],
-            offpolicy_weight=None if self.offpolicy_weight is None else self.offpolicy_weight[at],
+            offpolicy_weight=None if cap is None else truncated_weight(old, rollout, self.policy[at], cap),
             response=to_device(np.unique(self.response[list(pack.members)], return_inverse=True)[1], at.device),
             extra={name: values[at] for name, values in self.extra.items()},
         )

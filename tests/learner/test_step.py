@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from reward.plugins import Plugin
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
+from rlpost.learner.rows import score_rows
 from rlpost.learner.step import learn, minibatches
 from tests.learner.helpers import Clipped, batch, double_updater, gradient, setup, weights_of
 
@@ -186,6 +188,38 @@ def test_off_policy_weights_by_hand(model_folder: Path) -> None:
         np.sort(views.offpolicy_weight[views.mask].numpy()), np.sort(np.minimum(weight, 1.5)), rtol=1e-4
     )
     assert torch.equal(views.old_logprobs, views.logprobs.detach())  # still one update
+    learner.close()
+
+
+def test_every_update_of_a_step_has_the_weights_of_its_start(model_folder: Path) -> None:
+    seen = Clipped(Plan(epochs=2))
+    learner = Learner(setup(model_folder, optimizer=OptimizerConfig(lr=1e-2)), algorithm=seen)
+    learner.learn(batch(6, lag=1, offpolicy_cap=1.5))
+    first, second = seen.seen
+    assert (first.logprobs - second.logprobs).abs().max() > 1e-2
+    for views in (first, second):
+        exact = torch.exp(views.old_logprobs - views.rollout_logprobs).clamp(max=1.5)
+        assert views.offpolicy_weight is not None
+        torch.testing.assert_close(views.offpolicy_weight[views.mask], exact[views.mask])
+    torch.testing.assert_close(torch.sort(first.old_logprobs)[0], torch.sort(second.old_logprobs)[0], rtol=0, atol=1e-6)
+    learner.close()
+
+
+@pytest.mark.parametrize(("plan", "lag", "passes"), [((1, 1), 0, 0), ((1, 1), 1, 0), ((2, 1), 1, 1), ((1, 2), 0, 1)])
+def test_one_update_needs_no_scoring_pass_at_any_lag(
+    plan: tuple[int, int], lag: int, passes: int, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return score_rows(*arguments)
+
+    monkeypatch.setattr("rlpost.learner.step.score_rows", counted)
+    learner = Learner(setup(model_folder), algorithm=Clipped(Plan(*plan)))
+    result = learner.learn(batch(6, lag=lag))
+    assert len(calls) == passes
+    assert result.metrics["offpolicy/ess"] > 0  # known either way
     learner.close()
 
 
