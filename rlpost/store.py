@@ -17,7 +17,7 @@ import ray
 from numpy.typing import NDArray
 
 from rlpost.faults import RunError
-from rlpost.recipe import BatchSection, StragglerSection
+from rlpost.recipe_sections import BatchSection, StragglerSection
 from rlpost.workers import Flight, WorkerPool
 from rollout.specs import REWARD_ERROR, EpisodeSpec, Summary
 from rollout.trajectory import Group, StopReason, Trajectory
