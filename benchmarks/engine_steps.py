@@ -19,10 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, median, model_folder, parser
+from benchmarks.harness import Results, costliest, median, model_folder, parser, start_in
 from rollout.vllm.config import VllmConfig, engine_environment
 
-COSTLIEST = 10
+FUNCTIONS = 30
+"""Rows of the host's: the first ones only call each other."""
 
 
 class Rounds:
@@ -58,10 +59,9 @@ def kernels(rounds: Rounds, requests: int, tokens: int) -> list[dict[str, Any]]:
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
         steps = len(rounds.play(requests, tokens))
-    events = sorted(found.key_averages(), key=lambda event: event.self_device_time_total, reverse=True)
-    rows = [("all kernels", sum(event.self_device_time_total for event in events))]
-    rows += [(event.key[:90], event.self_device_time_total) for event in events[:COSTLIEST]]
-    return [{"part": f"GPU: {name}", "requests": requests, "step_ms": spent / 1e3 / steps} for name, spent in rows]
+    spent = costliest(found, "cuda")
+    rows = [("all kernels", spent["busy_ms"]), *((one["name"], one["ms"]) for one in spent["costliest"])]
+    return [{"part": f"GPU: {name}", "requests": requests, "step_ms": ms / steps} for name, ms in rows]
 
 
 def functions(rounds: Rounds, requests: int, tokens: int) -> list[dict[str, Any]]:
@@ -74,7 +74,8 @@ def functions(rounds: Rounds, requests: int, tokens: int) -> list[dict[str, Any]
     whole = sum(own for _, _, own, _, _ in stats.values())
     named = [(f"{Path(file).name}:{name}", within) for (file, _, name), (_, _, _, within, _) in stats.items()]
     inside = [one for one in sorted(named, key=lambda one: -one[1]) if "engine_steps" not in one[0]]
-    return [{"part": f"host: {name}", "requests": requests, "share": within / whole} for name, within in inside[:30]]
+    first = inside[:FUNCTIONS]
+    return [{"part": f"host: {name}", "requests": requests, "share": within / whole} for name, within in first]
 
 
 def main() -> None:
@@ -90,9 +91,8 @@ def main() -> None:
         args.requests, args.tokens, args.prompt, args.shape = [16], 8, 24, "tiny"
     most, on_gpu = max(args.requests), args.device == "cuda"
     config = VllmConfig(slots=most, kv_cache_gib=4.0 if on_gpu else 0.25, threads=2)
-    os.environ |= engine_environment(config, args.device) | {"HF_HUB_OFFLINE": "1"}
-    if args.first_runner:
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    first = {"VLLM_USE_V2_MODEL_RUNNER": "0"} if args.first_runner else {}
+    start_in({**os.environ, **engine_environment(config, args.device), "HF_HUB_OFFLINE": "1", **first})
     results = Results("engine_steps", args.out, {"model": args.shape, "tokens": args.tokens, "prompt": args.prompt})
     with tempfile.TemporaryDirectory() as folder:
         model = model_folder(args.shape, Path(folder), args.device)

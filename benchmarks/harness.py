@@ -225,6 +225,35 @@ def flops(shape: str, lengths: Sequence[int], scored: int | None = None) -> floa
     return body + 6.0 * head * (tokens if scored is None else scored) + attention
 
 
+def costliest(found: Any, device: str) -> dict[str, Any]:
+    """What torch's profiler ``found``: milliseconds on the device, all and of the ten costliest operations."""
+    import torch
+
+    key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    kinds: Any = torch.autograd.DeviceType
+    wanted = kinds.CUDA if device == "cuda" else kinds.CPU
+    rows: list[Any] = [event for event in found.key_averages() if event.device_type == wanted]  # kernels have their own
+    events = sorted(rows, key=lambda event: getattr(event, key), reverse=True)
+    total = sum(getattr(event, key) for event in events) or 1.0
+    first = [
+        {
+            "name": event.key[:90],
+            "ms": getattr(event, key) / 1e3,
+            "share": getattr(event, key) / total,
+            "n": event.count,
+        }
+        for event in events[:10]
+    ]
+    return {"busy_ms": total / 1e3, "costliest": first}
+
+
+def start_in(environment: dict[str, str]) -> None:
+    """Start this benchmark anew where its variables are others, since some are read only when a process starts."""
+    if environment != os.environ:
+        command = [sys.executable, "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+        os.execve(sys.executable, command, environment)
+
+
 def peer_environment(config: VllmConfig, device: str) -> dict[str, str]:
     """Of a peer that uses vLLM: as rlpost's own, but its engine has a process of its own, which is vLLM's default."""
     from rollout.vllm.config import engine_environment

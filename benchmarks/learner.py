@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Results, call, flops, median, model_folder, parser
+from benchmarks.harness import Results, call, costliest, flops, median, model_folder, parser
 
 LONGER = 5.6
 PARTS = [
@@ -161,22 +161,7 @@ def profile(learner: Any, batch: Any, device: str) -> dict[str, Any]:
         learner.learn(batch)
         if device == "cuda":
             torch.cuda.synchronize()
-    key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    kinds: Any = torch.autograd.DeviceType
-    wanted = kinds.CUDA if device == "cuda" else kinds.CPU
-    rows: list[Any] = [event for event in found.key_averages() if event.device_type == wanted]  # kernels have their own
-    events = sorted(rows, key=lambda event: getattr(event, key), reverse=True)
-    total = sum(getattr(event, key) for event in events) or 1.0
-    costliest = [
-        {
-            "name": event.key[:90],
-            "ms": getattr(event, key) / 1e3,
-            "share": getattr(event, key) / total,
-            "n": event.count,
-        }
-        for event in events[:10]
-    ]
-    return {"busy_ms": total / 1e3, "costliest": costliest}
+    return costliest(found, device)
 
 
 def main() -> None:

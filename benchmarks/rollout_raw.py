@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import peer_environment
+from benchmarks.harness import peer_environment, start_in
 from rollout.vllm.config import VllmConfig
 
 GROUP = 8
@@ -37,9 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     slots, cache = args.completions, args.kv_cache_gib
     config = VllmConfig(dtype=args.dtype, slots=slots, kv_cache_gib=cache, threads=args.threads)
-    environment = peer_environment(config, args.device)
-    if environment != os.environ:
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.rollout_raw", *sys.argv[1:]], environment)
+    start_in(peer_environment(config, args.device))
     rounds(args, config)
 
 

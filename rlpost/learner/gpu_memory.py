@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 
 _CHOSEN_BY = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_growing = False  # whether segments grow because this file said so
 
 
 def growing_segments() -> None:
@@ -31,9 +32,6 @@ def whole_segments() -> Iterator[None]:
         yield
     finally:
         _grow(grew)
-
-
-_growing = False
 
 
 def _grow(grow: bool) -> None:

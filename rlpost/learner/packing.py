@@ -99,11 +99,11 @@ def _parted(units: Sequence[_Unit], lengths: Sequence[int], most: int, kin: Kin)
     bins: list[_Unit] = []
     last = None
     for index in (member for unit in units for member in unit.members):
-        follows = kin.family[index] == last
-        if not bins or not _fits(bins[-1], lengths[index] - follows * kin.stem[index], lengths[index], most):
+        rows = lengths[index] - (kin.stem[index] if kin.family[index] == last else 0)
+        if not bins or not _fits(bins[-1], rows, lengths[index], most):
             bins.append(_Unit([], 0, 0))
-            follows = False
-        bins[-1].take([index], lengths[index] - follows * kin.stem[index], lengths[index])
+            rows = lengths[index]
+        bins[-1].take([index], rows, lengths[index])
         last = kin.family[index]
     return bins
 

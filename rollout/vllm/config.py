@@ -68,18 +68,18 @@ def engine_environment(config: VllmConfig, device: str) -> dict[str, str]:
     variables = {
         # The engine is stepped on a thread of the worker: a second process costs 20-40 s at start on a CPU.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # The first model runner: on a CPU, without CUDA graphs and with sleep nothing else was tried here.
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         # Fixes the order of the scheduler's sets of request ids, for runs that must repeat bit for bit.
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(config.threads),
     }
+    if device == "cpu" or config.enforce_eager or config.sleep:
+        # Only vLLM's first model runner was tried so. Elsewhere vLLM chooses, for dense models the second, which takes
+        # half of the host's work a step.
+        variables["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if device == "cpu":
         return variables | _cpu_environment()
-    if not (config.enforce_eager or config.sleep):
-        del variables["VLLM_USE_V2_MODEL_RUNNER"]  # vLLM then takes the second: half of the host's work a step
     # FlashInfer's sampler gives no log-probabilities of the distribution sampled from.
     return variables | {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 

@@ -111,17 +111,23 @@ varlen.register_autograd(
 )
 
 
-@pytest.mark.slow
-def test_a_compiled_layer_is_one_graph_with_the_kernel_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._dynamo.utils import counters
+def use_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learners from here on take ``varlen`` for the GPU's kernel."""
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, *_: Any) -> Tensor:
         return varlen(query, key, value, bounds, longest)
 
-    folder = tiny_folder(tmp_path / "m", layers=12)
-    plain = moved(folder, dtype="fp32")
     monkeypatch.setattr(model, "available", lambda device, dtype: True)
     monkeypatch.setattr(attention, "varlen_attention", kernel)
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_is_one_graph_with_the_kernel_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    folder = tiny_folder(tmp_path / "m", layers=12)
+    plain = moved(folder, dtype="fp32")
+    use_kernel(monkeypatch)
     counters.clear()
     compiled = moved(folder, dtype="fp32", compiled=True)
     assert not counters["graph_break"]
@@ -151,11 +157,7 @@ def kept_bytes(folder: Path) -> int:
 def test_a_compiled_layer_does_not_keep_what_is_cheap_to_compute_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kernel(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, *_: Any) -> Tensor:
-        return varlen(query, key, value, bounds, longest)
-
-    monkeypatch.setattr(model, "available", lambda device, dtype: True)
-    monkeypatch.setattr(attention, "varlen_attention", kernel)
+    use_kernel(monkeypatch)
     folder = tiny_folder(tmp_path / "m", layers=4, hidden=64)
     frugal = kept_bytes(folder)
     monkeypatch.setattr(model, "CHEAP", 1.0)
