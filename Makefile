@@ -33,8 +33,8 @@ test-all: $(STAMP) ## every test; PYTEST='-m slow' leaves out those of the fast 
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
 
 bench-cpu: $(STAMP) ## seconds a step beside TRL's GRPOTrainer, on this machine
-	$(BIN)/python benchmarks/step_cpu.py --completions 8 --tokens 32
-	$(BIN)/python benchmarks/step_cpu.py --completions 64 --tokens 64 --set rollout.workers=2 engine.threads=1
+	$(BIN)/rlpost bench step_cpu --completions 8 --tokens 32
+	$(BIN)/rlpost bench step_cpu --completions 64 --tokens 64 --set rollout.workers=2 engine.threads=1
 
 clean: ## remove caches and build outputs; VENV and runs/ stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache

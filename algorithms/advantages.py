@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from algorithms.base import AlgorithmError
+from rlpost.algorithms.base import AlgorithmError
 
 
 def centered(rewards: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollout.trajectory import Group, Trajectory
+from rlpost.rollout.trajectory import Group, Trajectory
 
 Need = Literal["old_logprobs", "entropies", "ref_logprobs"]
 TrainerKind = Literal["policy", "bilevel"]

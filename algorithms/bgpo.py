@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from algorithms.base import PackedViews
-from algorithms.elbo import Elbo, ElboConfig, capped_exp, elbo_terms
-from algorithms.ratios import LOG_RATIO_LIMIT
+from rlpost.algorithms.base import PackedViews
+from rlpost.algorithms.elbo import Elbo, ElboConfig, capped_exp, elbo_terms
+from rlpost.algorithms.ratios import LOG_RATIO_LIMIT
 
 __all__ = ["BGPO", "ElboConfig", "elbo_terms", "lower_bound"]
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from algorithms.base import AlgorithmError
-from algorithms.selection import Selector
-from algorithms.variance_subset import max_variance_subset
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.selection import Selector
+from rlpost.algorithms.variance_subset import max_variance_subset
 
 __all__ = ["D3S", "D3SConfig", "max_variance_subset"]
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from algorithms.base import ModelKind, View
-from algorithms.grpo import GRPO, GRPOConfig
-from algorithms.policy_config import PolicyConfig
-from rollout.trajectory import Trajectory
+from rlpost.algorithms.base import ModelKind, View
+from rlpost.algorithms.grpo import GRPO, GRPOConfig
+from rlpost.algorithms.policy_config import PolicyConfig
+from rlpost.rollout.trajectory import Trajectory
 
 
 class DiffuGRPOConfig(GRPOConfig):

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.advantages import centered
-from algorithms.base import AlgorithmError, LossOutput, ModelKind, PackedViews, StepConstants, View, sequence_sum
-from algorithms.grouped import Grouped
-from algorithms.grpo import GRPOAdvantage
-from algorithms.objective import k3
-from algorithms.policy_config import GroupedConfig
-from algorithms.ratios import LOG_RATIO_LIMIT
-from rollout.trajectory import Trajectory
+from rlpost.algorithms.advantages import centered
+from rlpost.algorithms.base import AlgorithmError, LossOutput, ModelKind, PackedViews, StepConstants, View, sequence_sum
+from rlpost.algorithms.grouped import Grouped
+from rlpost.algorithms.grpo import GRPOAdvantage
+from rlpost.algorithms.objective import k3
+from rlpost.algorithms.policy_config import GroupedConfig
+from rlpost.algorithms.ratios import LOG_RATIO_LIMIT
+from rlpost.rollout.trajectory import Trajectory
 
 Masks = Literal["stratified", "iid"]
 

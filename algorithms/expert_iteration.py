@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from algorithms.base import Algorithm, LossOutput, Need, PackedViews, Plan, StepConstants
-from algorithms.selection import selection_report
-from rollout.trajectory import Group, Trajectory
+from rlpost.algorithms.base import Algorithm, LossOutput, Need, PackedViews, Plan, StepConstants
+from rlpost.algorithms.selection import selection_report
+from rlpost.rollout.trajectory import Group, Trajectory
 
 
 class ExpertIterationConfig(BaseModel):

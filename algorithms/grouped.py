@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithms.advantages import divide_by_std, overlong_penalty
-from algorithms.base import Algorithm, AlgorithmError, Plan
-from algorithms.policy_config import GroupedConfig
-from algorithms.selection import build_selector, selection_report
-from rollout.trajectory import Group, Trajectory
+from rlpost.algorithms.advantages import divide_by_std, overlong_penalty
+from rlpost.algorithms.base import Algorithm, AlgorithmError, Plan
+from rlpost.algorithms.policy_config import GroupedConfig
+from rlpost.algorithms.selection import build_selector, selection_report
+from rlpost.rollout.trajectory import Group, Trajectory
 
 
 class Grouped(Algorithm):

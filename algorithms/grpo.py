@@ -16,10 +16,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.advantages import centered
-from algorithms.policy_config import AdvantageConfig, PolicyConfig, Spread
-from algorithms.policy_loss import PolicyGradient
-from algorithms.ratios import RatioLevel
+from rlpost.algorithms.advantages import centered
+from rlpost.algorithms.policy_config import AdvantageConfig, PolicyConfig, Spread
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.ratios import RatioLevel
 
 
 class GRPOAdvantage(AdvantageConfig):

@@ -15,10 +15,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.advantages import leave_one_out
-from algorithms.objective import Denominator
-from algorithms.policy_config import PolicyConfig
-from algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.advantages import leave_one_out
+from rlpost.algorithms.objective import Denominator
+from rlpost.algorithms.policy_config import PolicyConfig
+from rlpost.algorithms.policy_loss import PolicyGradient
 
 
 class LoopConfig(PolicyConfig):

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.base import PackedViews, StepConstants, sequence_sum
-from algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, policy_positions, turn_begins, turn_segments
+from rlpost.algorithms.base import PackedViews, StepConstants, sequence_sum
+from rlpost.algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, policy_positions, turn_begins, turn_segments
 
 Aggregate = Literal["sequence", "token", "constant"]
 Denominator = Literal["kept", "full"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from algorithms.base import AlgorithmError
+from rlpost.algorithms.base import AlgorithmError
 
 Config = TypeVar("Config", bound=BaseModel)
 

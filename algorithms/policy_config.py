@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from algorithms.objective import Aggregate
-from algorithms.ratios import RatioLevel
+from rlpost.algorithms.objective import Aggregate
+from rlpost.algorithms.ratios import RatioLevel
 
 Spread = Literal["none", "sample", "population"]
 

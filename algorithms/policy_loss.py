@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from algorithms.base import AlgorithmError, LossOutput, Need, PackedViews, StepConstants
-from algorithms.grouped import Grouped
-from algorithms.objective import Denominator, clipped_objective, k3, selection_gain, token_weights
-from algorithms.policy_config import PolicyConfig
-from algorithms.ratios import importance_ratio, log_ratio
+from rlpost.algorithms.base import AlgorithmError, LossOutput, Need, PackedViews, StepConstants
+from rlpost.algorithms.grouped import Grouped
+from rlpost.algorithms.objective import Denominator, clipped_objective, k3, selection_gain, token_weights
+from rlpost.algorithms.policy_config import PolicyConfig
+from rlpost.algorithms.ratios import importance_ratio, log_ratio
 
 
 class PolicyGradient(Grouped):

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.base import PackedViews, sequence_sum
+from rlpost.algorithms.base import PackedViews, sequence_sum
 
 RatioLevel = Literal["token", "turn", "trajectory", "gspo"]
 

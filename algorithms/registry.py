@@ -9,22 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from algorithms.base import Algorithm, AlgorithmError
-from algorithms.options import nearest, parse_options
-from reward.plugins import Plugin
+from rlpost.algorithms.base import Algorithm, AlgorithmError
+from rlpost.algorithms.options import nearest, parse_options
+from rlpost.reward.plugins import Plugin
 
 ALGORITHMS = {
-    "loop": "algorithms.loop:Loop",
-    "grpo": "algorithms.grpo:GRPO",
-    "gspo": "algorithms.grpo:GSPO",
-    "rloo": "algorithms.rloo:RLOO",
-    "bgpo": "algorithms.bgpo:BGPO",
-    "vrpo_ol": "algorithms.vrpo_ol:VRPOOL",
-    "vrpo_two_pass": "algorithms.vrpo_ol:TwoPass",
-    "diffu_grpo": "algorithms.diffu_grpo:DiffuGRPO",
-    "expert_iteration": "algorithms.expert_iteration:ExpertIteration",
-    "rft": "algorithms.rft:RFT",
-    "scalebio": "algorithms.scalebio:ScaleBiO",
+    "loop": "rlpost.algorithms.loop:Loop",
+    "grpo": "rlpost.algorithms.grpo:GRPO",
+    "gspo": "rlpost.algorithms.grpo:GSPO",
+    "rloo": "rlpost.algorithms.rloo:RLOO",
+    "bgpo": "rlpost.algorithms.bgpo:BGPO",
+    "vrpo_ol": "rlpost.algorithms.vrpo_ol:VRPOOL",
+    "vrpo_two_pass": "rlpost.algorithms.vrpo_ol:TwoPass",
+    "diffu_grpo": "rlpost.algorithms.diffu_grpo:DiffuGRPO",
+    "expert_iteration": "rlpost.algorithms.expert_iteration:ExpertIteration",
+    "rft": "rlpost.algorithms.rft:RFT",
+    "scalebio": "rlpost.algorithms.scalebio:ScaleBiO",
 }
 """Short names."""
 
@@ -55,7 +55,7 @@ def build(plugin: Plugin, options: Mapping[str, Any]) -> Algorithm:
     """
     found = plugin.load()
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
-        raise AlgorithmError(f"{plugin.target} is not a subclass of algorithms.base.Algorithm", key="name")
+        raise AlgorithmError(f"{plugin.target} is not a subclass of rlpost.algorithms.base.Algorithm", key="name")
     if found.Config is not None:
         return found(parse_options(found.Config, options))
     if options:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
+from rlpost.algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
 
 
 class RFTConfig(ExpertIterationConfig):

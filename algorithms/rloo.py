@@ -13,10 +13,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.advantages import leave_one_out
-from algorithms.policy_config import PolicyConfig
-from algorithms.policy_loss import PolicyGradient
-from algorithms.ratios import RatioLevel
+from rlpost.algorithms.advantages import leave_one_out
+from rlpost.algorithms.policy_config import PolicyConfig
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.ratios import RatioLevel
 
 
 class RLOOConfig(PolicyConfig):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from algorithms.base import Algorithm, LossOutput, Need, PackedViews, StepConstants, TrainerKind
+from rlpost.algorithms.base import Algorithm, LossOutput, Need, PackedViews, StepConstants, TrainerKind
 
 LOWEST = 1e-6
 """No weight falls below this share of the largest one: softmax would underflow to 0, and 0 never comes back."""

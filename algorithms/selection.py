@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 
-from algorithms.base import AlgorithmError
-from algorithms.options import nearest, parse_options
-from reward.plugins import Plugin, PluginError
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.options import nearest, parse_options
+from rlpost.reward.plugins import Plugin, PluginError
 
-SELECTORS = {"d3s": "algorithms.d3s:D3S"}
+SELECTORS = {"d3s": "rlpost.algorithms.d3s:D3S"}
 """Short names of selectors."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from algorithms.base import AlgorithmError
+from rlpost.algorithms.base import AlgorithmError
 
 TIE = 1e-12
 """Subsets whose variances differ by less than this, relative to the largest, are equally good."""

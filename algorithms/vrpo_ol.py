@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from algorithms.base import PackedViews
-from algorithms.elbo import Elbo, capped_exp, elbo_terms, response_mean, view_values
+from rlpost.algorithms.base import PackedViews
+from rlpost.algorithms.elbo import Elbo, capped_exp, elbo_terms, response_mean, view_values
 
 RATIO = "response_ratio"
 

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, costliest, median, model_folder, parser, start_in
-from rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.benchmarks.harness import Results, costliest, median, model_folder, parser, start_in
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 
 FUNCTIONS = 30
 """Rows of the host's: the first ones only call each other."""
@@ -96,7 +96,7 @@ def main() -> None:
     results = Results("engine_steps", args.out, {"model": args.shape, "tokens": args.tokens, "prompt": args.prompt})
     with tempfile.TemporaryDirectory() as folder:
         model = model_folder(args.shape, Path(folder), args.device)
-        from rollout.vllm.core import VllmCore
+        from rlpost.rollout.vllm.core import VllmCore
 
         core = VllmCore(str(model), config, args.prompt + args.tokens + 8, 0, "object_store", seeded=False)
         rounds = Rounds(core, args.prompt)

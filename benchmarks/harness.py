@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rollout.vllm.config import VllmConfig
+    from rlpost.rollout.vllm.config import VllmConfig
 
 VOCABULARY = 151_936
 SHAPES: dict[str, dict[str, Any]] = {
@@ -250,13 +250,13 @@ def costliest(found: Any, device: str) -> dict[str, Any]:
 def start_in(environment: dict[str, str]) -> None:
     """Start this benchmark anew where its variables are others, since some are read only when a process starts."""
     if environment != os.environ:
-        command = [sys.executable, "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+        command = [sys.executable, "-P", "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
         os.execve(sys.executable, command, environment)
 
 
 def peer_environment(config: VllmConfig, device: str) -> dict[str, str]:
     """Of a peer that uses vLLM: as rlpost's own, but its engine has a process of its own, which is vLLM's default."""
-    from rollout.vllm.config import engine_environment
+    from rlpost.rollout.vllm.config import engine_environment
 
     environment = {**os.environ, **engine_environment(config, device)}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
@@ -265,7 +265,7 @@ def peer_environment(config: VllmConfig, device: str) -> dict[str, str]:
 
 def gpu_environment() -> None:
     """Variables that vLLM wants before its import in this process or its children."""
-    from rollout.vllm.config import VllmConfig, engine_environment
+    from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 
     for name, value in engine_environment(VllmConfig(), "cuda").items():
         if name not in ("OMP_NUM_THREADS", "PYTHONHASHSEED"):

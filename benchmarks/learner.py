@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Results, call, costliest, flops, median, model_folder, parser
+from rlpost.benchmarks.harness import Results, call, costliest, flops, median, model_folder, parser
 
 LONGER = 5.6
 PARTS = [
@@ -66,7 +66,7 @@ def sequences(kind: str, tokens: int, tiny: bool) -> list[tuple[int, int]]:
 def batch_of(sizes: list[tuple[int, int]], vocabulary: int, step: int) -> Any:
     """Random tokens, prompt first."""
     from rlpost.learner.batch import StepBatch
-    from rollout.trajectory import StopReason, Trajectory, Turn
+    from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 
     rng = np.random.default_rng(step)
     made = []
@@ -99,7 +99,7 @@ def batch_of(sizes: list[tuple[int, int]], vocabulary: int, step: int) -> Any:
 
 def make_learner(group: tuple[str, ...], args: argparse.Namespace) -> Any:
     """A learner of (shape, options)."""
-    from algorithms import registry
+    from rlpost.algorithms import registry
     from rlpost.learner.batch import LearnerSetup
     from rlpost.learner.config import LearnerConfig
     from rlpost.learner.learner import Learner
@@ -114,7 +114,7 @@ def make_learner(group: tuple[str, ...], args: argparse.Namespace) -> Any:
 
 def measure(part: str, learner: Any, args: argparse.Namespace) -> dict[str, Any]:
     """One part: medians over the steps after the first."""
-    from algorithms import registry
+    from rlpost.algorithms import registry
 
     shape, kind, *how = part.split(":")
     sizes = sequences(kind, args.tokens, args.tiny)
@@ -199,7 +199,7 @@ def run_group(
     group: tuple[str, ...], parts: list[str], args: argparse.Namespace, results: Results, out: Path, limit_s: float
 ) -> None:
     """The rows of a group, as many as there are when it ends or must end."""
-    command = [sys.executable, "-m", "benchmarks.learner", "--child", "--out", str(out), "--parts", *parts]
+    command = [sys.executable, "-P", "-m", "rlpost.benchmarks.learner", "--child", "--out", str(out), "--parts", *parts]
     for name in ("device", "tokens", "steps", "warm_up", "peak_tflops"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     log, why = out.with_suffix(".log"), "no time was left"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Results, median, parser
+from rlpost.benchmarks.harness import Results, median, parser
 
 Way = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 TEMPERATURE = 0.9

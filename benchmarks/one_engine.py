@@ -23,22 +23,22 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from algorithms.registry import build
-from envs.base import Task
 from rlpost import session
+from rlpost.algorithms.registry import build
 from rlpost.cluster import ray_cluster
 from rlpost.controller import Controller
+from rlpost.envs.base import Task
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.learner.learner import Learner
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.rollout.specs import EpisodeSpec
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import derive_seed
 from rlpost.tasks import load_tasks
 from rlpost.workers import WorkerPool
-from rollout.specs import EpisodeSpec
 
 
 class LocalLearner:

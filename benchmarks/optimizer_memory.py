@@ -1,7 +1,7 @@
 """Peak memory of a learning step by optimizer and layout, against arithmetic.
 
-    python -m benchmarks.optimizer_memory --out runs/optimizer_memory              # a GPU, 0.5 B weights, 3 minutes
-    python -m benchmarks.optimizer_memory --out /tmp/memory --device cpu --tiny    # does it run?
+    rlpost bench optimizer_memory --out runs/optimizer_memory              # a GPU, 0.5 B weights, 3 minutes
+    rlpost bench optimizer_memory --out /tmp/memory --device cpu --tiny    # does it run?
 
 One sequence of 1,024 tokens a step (for ScaleBiO one of a source and one of the validation set, a pack each), gradient
 checkpointing, bf16 compute, fp32 masters under FSDP2 as always; the peak is that of the fourth step. On a CPU the
@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from algorithms.registry import locate
-from benchmarks.harness import SHAPES, Results, model_folder, parser
+from rlpost.algorithms.registry import locate
+from rlpost.benchmarks.harness import SHAPES, Results, model_folder, parser
 from rlpost.bilevel.data import Corpus, Example
 from rlpost.bilevel.finetune import batches
 from rlpost.bilevel.learner import BilevelLearner, BilevelStep

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, gpu_environment, median, parser
-from benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
+from rlpost.benchmarks.harness import Results, gpu_environment, median, parser
+from rlpost.benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
 
 
 def measure(transport: str, rounds: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def publication(session: Any, version: int) -> dict[str, float]:
     """One publication to an engine that has nothing else to do."""
     import ray
 
-    from rollout.weight_update import WeightUpdate
+    from rlpost.rollout.weight_update import WeightUpdate
 
     learner, pool = session.learner, session.pool
     began = time.perf_counter()
@@ -123,8 +123,8 @@ def gap_now(session: Any, seed: int) -> float:
 
 def busy_pause(session: Any, version: int) -> float:
     """Milliseconds without a token, with a full batch half sampled."""
+    from rlpost.rollout.specs import EpisodeSpec
     from rlpost.sampling import derive_seed
-    from rollout.specs import EpisodeSpec
 
     recipe, pool = session.recipe, session.pool
     specs = [

@@ -1,6 +1,6 @@
 """Rounds of ``vllm.LLM.generate``: what ``step.py`` starts as a process of its own to hold rlpost's rollouts against.
 
-    python -m benchmarks.rollout_raw MODEL PROMPTS.jsonl ROUNDS.jsonl --completions 256 --tokens 256 ...
+    python -m rlpost.benchmarks.rollout_raw MODEL PROMPTS.jsonl ROUNDS.jsonl --completions 256 --tokens 256 ...
 
 The same prompts in groups of 8, log-probs of the tokens sampled, the same KV cache and number of slots, and vLLM as it
 is: its engine in a process of its own. A row is one round's times and sampled tokens. Left out: everything around
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import peer_environment, start_in
-from rollout.vllm.config import VllmConfig
+from rlpost.benchmarks.harness import peer_environment, start_in
+from rlpost.rollout.vllm.config import VllmConfig
 
 GROUP = 8
 
@@ -44,7 +44,7 @@ def rounds(args: argparse.Namespace, config: VllmConfig) -> None:
     from transformers import AutoTokenizer
     from vllm import LLM, SamplingParams
 
-    from rollout.vllm.core import engine_arguments
+    from rlpost.rollout.vllm.core import engine_arguments
 
     options = engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu")
     options.pop("weight_transfer_config")

@@ -1,4 +1,4 @@
-"""How many small programs a second the sandbox runs, and checks against tests: python benchmarks/sandbox.py [SECONDS].
+"""How many small programs a second the sandbox runs, and checks against tests: rlpost bench sandbox [SECONDS].
 
 Prints, for one caller and for one caller a core, programs a second, and the processor time that one costs as the
 kernel accounts for it (system-wide: only meaningful where the machine is otherwise idle). Left out: third-party
@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from reward import sandbox
-from reward.code import check
+from rlpost.reward import sandbox
+from rlpost.reward.code import check
 
 PROGRAM = "def f(x):\n    return sorted(x)[-1]\nassert f([3, 1, 2]) == 3\n"
 TESTS = "assert f([3, 1, 2]) == 3\nassert f([5]) == 5\n"

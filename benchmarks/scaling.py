@@ -28,8 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, call, gpu_environment, median, parser
-from benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
+from rlpost.benchmarks.harness import Results, call, gpu_environment, median, parser
+from rlpost.benchmarks.step import GROUP, RECIPE, model_in_child, share_of_worker, write_prompts
 
 KINDS = ("learner", "rollouts", "step")
 PUBLICATIONS = 11
@@ -57,7 +57,7 @@ def learner_part(args: argparse.Namespace, folder: Path, shape: str, size: int) 
     """Seconds of learning steps on random rollouts."""
     import ray
 
-    from benchmarks.learner import batch_of
+    from rlpost.benchmarks.learner import batch_of
     from rlpost.cluster import ray_cluster
     from rlpost.seats import place_in_cluster, reserve
     from rlpost.session import start_learner
@@ -124,8 +124,8 @@ def rollouts_part(args: argparse.Namespace, folder: Path, shape: str, size: int)
 
 def play(pool: Any, train: Any, count: int, number: int) -> float:
     """The episodes of one step; sampled tokens a second."""
+    from rlpost.rollout.specs import EpisodeSpec
     from rlpost.sampling import derive_seed
-    from rollout.specs import EpisodeSpec
 
     places = [(place, index) for place in range(count // GROUP) for index in range(GROUP)]
     began = time.perf_counter()
@@ -139,7 +139,7 @@ def play(pool: Any, train: Any, count: int, number: int) -> float:
 
 def step_part(args: argparse.Namespace, folder: Path, shape: str, size: int) -> list[dict[str, Any]]:
     """Whole steps at lags 0 and 1, and publications."""
-    from benchmarks.step_rlpost import phase
+    from rlpost.benchmarks.step_rlpost import phase
     from rlpost.progress import Progress
     from rlpost.runfolder import RunFolder
     from rlpost.session import open_session
@@ -171,7 +171,7 @@ def publications(session: Any, version: int, row: dict[str, Any]) -> dict[str, A
     """Seconds of publications to workers that have nothing else to do, their answers to the probe included."""
     import ray
 
-    from rollout.weight_update import WeightUpdate
+    from rlpost.rollout.weight_update import WeightUpdate
 
     publisher, seconds = session.publisher, []
     for number in range(version + 1, version + 1 + PUBLICATIONS):
@@ -248,7 +248,9 @@ def main() -> None:
         options = [word for word in sys.argv[1:] if word != "--parts"]
         options = [word for word in options if word not in (args.parts or [])]
         options[options.index("--out") + 1] = str(rows)
-        ended_well, why = call([sys.executable, "-m", "benchmarks.scaling", *options, "--part", part], args.limit, log)
+        ended_well, why = call(
+            [sys.executable, "-P", "-m", "rlpost.benchmarks.scaling", *options, "--part", part], args.limit, log
+        )
         name = {"part": part, "kind": kind, "shape": shape, "gpus": int(size)}
         for row in json.loads(rows.read_text()) if ended_well else [{"failed": why}]:
             results.add(**name, **row)

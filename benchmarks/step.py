@@ -28,15 +28,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, call, gpu_environment, median, parser
-from benchmarks.memory import MemoryWatch
+from rlpost.benchmarks.harness import Results, call, gpu_environment, median, parser
+from rlpost.benchmarks.memory import MemoryWatch
 
 GROUP = 8
 RECIPE = """
 steps: {run_steps}
 model: {{path: {model}}}
 env:
-  name: envs.single_turn:SingleTurn
+  name: rlpost.envs.single_turn:SingleTurn
   options: {{reward: {here}/spread_reward.py:spread}}
 data: {{train: {prompts}}}
 batch: {{tasks: {tasks}, group_size: {group}}}
@@ -109,7 +109,7 @@ class Comparison:
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
             values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
-            script = ["benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
+            script = ["rlpost.benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
             script += ["--warm-up", args.warm_up, "--steps", args.steps]
         else:
             script = [f"benchmarks.{'step_trl' if kind == 'trl' else 'rollout_raw'}", self.model, self.prompts, rows]
@@ -119,7 +119,7 @@ class Comparison:
             if kind == "trl":
                 script += ["--batch", how[0], *(["--checkpointing"] if "ckpt" in how else [])]
                 script += ["--liger"] if "liger" in how else []
-        return [sys.executable, "-m", *(str(word) for word in script)]
+        return [sys.executable, "-P", "-m", *(str(word) for word in script)]
 
     def rows_of(self, name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Medians after the warm-up, one row a lag."""
@@ -170,7 +170,7 @@ class Comparison:
 
 def model_in_child(shape: str, folder: Path, device: str) -> Path:
     """Built in a process of its own, so that this one never holds a GPU context."""
-    code = "import sys; from pathlib import Path; from benchmarks.harness import model_folder as make; "
+    code = "import sys; from pathlib import Path; from rlpost.benchmarks.harness import model_folder as make; "
     code += "make(sys.argv[1], Path(sys.argv[2]), sys.argv[3])"
     subprocess.run([sys.executable, "-c", code, shape, str(folder), device], check=True)
     return folder

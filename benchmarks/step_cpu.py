@@ -6,9 +6,9 @@ actors, vLLM, the object store and verified publication. Both are up all the tim
 while the other sleeps, so that whatever else the machine does falls on both. A turn's wall time is all that counts; the
 ratio is the median over turns of rlpost's seconds by those of TRL's turn just before.
 
-    python benchmarks/step_cpu.py --completions 8 --tokens 32
-    python benchmarks/step_cpu.py --completions 64 --tokens 64 --set rollout.workers=2 engine.threads=1
-    python benchmarks/step_cpu.py --completions 64 --tokens 64 --model path/to/SmolLM2-135M.gguf --dtype bf16
+    rlpost bench step_cpu --completions 8 --tokens 32
+    rlpost bench step_cpu --completions 64 --tokens 64 --set rollout.workers=2 engine.threads=1
+    rlpost bench step_cpu --completions 64 --tokens 64 --model path/to/SmolLM2-135M.gguf --dtype bf16
 
 Left out: GPUs (step.py).
 """
@@ -34,7 +34,7 @@ seed: 0
 steps: {steps}
 model: {{path: {model}}}
 env:
-  name: envs.single_turn:SingleTurn
+  name: rlpost.envs.single_turn:SingleTurn
   options: {{reward: {here}/step_cpu.py:length_reward}}
 data: {{train: {data}}}
 batch: {{tasks: {tasks}, group_size: {group}}}

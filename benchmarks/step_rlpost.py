@@ -1,6 +1,6 @@
 """Steps of rlpost at several lags in one session: what ``step.py`` starts as a process of its own.
 
-    python -m benchmarks.step_rlpost RECIPE STEPS.jsonl --lags 0 1 2 --warm-up 3 --steps 6
+    python -m rlpost.benchmarks.step_rlpost RECIPE STEPS.jsonl --lags 0 1 2 --warm-up 3 --steps 6
 
 It opens the same session as ``rlpost train`` and takes the same steps; only the lag changes between phases, so that
 one start of the actors serves all; at the end rollouts are taken alone. A row is one step's row of metrics.jsonl with
@@ -23,10 +23,10 @@ from rlpost.controller import Controller
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter, TokenDisplay
+from rlpost.rollout.specs import EpisodeSpec
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import derive_seed
 from rlpost.session import Session, open_session
-from rollout.specs import EpisodeSpec
 
 ROLLOUTS = -1
 """Stands where a row is one of rollouts alone."""

@@ -1,6 +1,6 @@
 """Steps of TRL's GRPOTrainer: what ``step.py`` starts as a process of its own.
 
-    python -m benchmarks.step_trl MODEL PROMPTS.jsonl STEPS.jsonl --batch 32 ...
+    python -m rlpost.benchmarks.step_trl MODEL PROMPTS.jsonl STEPS.jsonl --batch 32 ...
 
 On a GPU vLLM is colocated and given the same bytes of KV cache as rlpost's; on a CPU transformers generates (vLLM in
 TRL fails there). Masters are fp32 on both sides. A row is one step's times. Left out: logging, saving.
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.spread_reward import spread
+from rlpost.benchmarks.spread_reward import spread
 
 GROUP = 8
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
-from envs.appworld_demos import demonstrate
-from envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
-from envs.appworld_reward import share_of_tests
-from envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
-from envs.errands.datasets import UnknownTask, load_task_ids, task_of
+from rlpost.envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
+from rlpost.envs.appworld_demos import demonstrate
+from rlpost.envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
+from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
+from rlpost.envs.errands.datasets import UnknownTask, load_task_ids, task_of
 
 FAILED = "Execution failed."
 _episodes = itertools.count()

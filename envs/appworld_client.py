@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from envs.appworld_servers import Server, Servers, shared
-from envs.base import EnvError
-from envs.errands.server import describe
-from envs.errands.world import ErrandsWorld
+from rlpost.envs.appworld_servers import Server, Servers, shared
+from rlpost.envs.base import EnvError
+from rlpost.envs.errands.server import describe
+from rlpost.envs.errands.world import ErrandsWorld
 
-REPOSITORY = str(Path(__file__).resolve().parents[1])
+INSTALLED_IN = str(Path(__file__).absolute().parents[2])
 _INITIALIZE_TRIES = 2
 
 
@@ -226,6 +226,6 @@ def errands_servers(slots: int | None) -> Servers:
     """Slots of our own world behind HTTP."""
 
     def command(port: int) -> list[str]:
-        return [sys.executable, "-m", "envs.errands.server", "--port", str(port)]
+        return [sys.executable, "-P", "-m", "rlpost.envs.errands.server", "--port", str(port)]
 
-    return shared(("errands", slots), lambda: Servers(command, {"PYTHONPATH": REPOSITORY}, REPOSITORY, slots))
+    return shared(("errands", slots), lambda: Servers(command, {"PYTHONPATH": INSTALLED_IN}, INSTALLED_IN, slots))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from envs.appworld_prompt import opening, turn
-from envs.base import Demonstration, EnvError, Message
-from envs.errands.datasets import load_task_ids, task_of
-from envs.errands.server import describe
-from envs.errands.world import ErrandsWorld
+from rlpost.envs.appworld_prompt import opening, turn
+from rlpost.envs.base import Demonstration, EnvError, Message
+from rlpost.envs.errands.datasets import load_task_ids, task_of
+from rlpost.envs.errands.server import describe
+from rlpost.envs.errands.world import ErrandsWorld
 
 THOUGHTS = (
     "First I look at the API docs.",

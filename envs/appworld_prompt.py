@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs.base import Message
+from rlpost.envs.base import Message
 
 SYSTEM = """You do everyday tasks for your supervisor by writing Python that calls the APIs of their apps.
 

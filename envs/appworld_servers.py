@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from envs.base import EnvError
+from rlpost.envs.base import EnvError
 
 SHARE_OF_MEMORY = 0.7
 """Of what is available, that servers may take together."""

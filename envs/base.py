@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict
 
-from reward.score import Score
+from rlpost.reward.score import Score
 
 __all__ = ["Demonstration", "Env", "EnvError", "Message", "Observation", "Score", "Task"]
 

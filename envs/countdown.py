@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
-from envs.base import Demonstration, EnvError, Message, Score, Task
-from envs.one_answer import OneAnswer
-from reward.countdown import evaluate, score
+from rlpost.envs.base import Demonstration, EnvError, Message, Score, Task
+from rlpost.envs.one_answer import OneAnswer
+from rlpost.reward.countdown import evaluate, score
 
 HELD_OUT = {"eval": 0, "check": 1}
 """Of ``PARTS`` parts of all sets of numbers, the one of each of these splits; "train" has the others."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from envs.base import EnvError, Task
+from rlpost.envs.base import EnvError, Task
 
 ID_COLUMNS = ("id", "task_id")
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet")

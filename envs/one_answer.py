@@ -5,7 +5,7 @@ Left out: where the prompt comes from, and who judges the answer (a subclass say
 
 from __future__ import annotations
 
-from envs.base import Env, Observation
+from rlpost.envs.base import Env, Observation
 
 
 class OneAnswer(Env):

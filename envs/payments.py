@@ -20,9 +20,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from envs.base import Demonstration, Env, Message, Observation, Score, Task
-from envs.payments_demos import demonstrate
-from envs.payments_world import World, draw_task, names_of
+from rlpost.envs.base import Demonstration, Env, Message, Observation, Score, Task
+from rlpost.envs.payments_demos import demonstrate
+from rlpost.envs.payments_world import World, draw_task, names_of
 
 
 class Payments(Env):
@@ -56,7 +56,7 @@ class Payments(Env):
     def demonstrations(
         cls, split: str, seed: int, count: int, expert_share: float = 0.25, **options: Any
     ) -> Sequence[Demonstration]:
-        """Scripted conversations, "train" or "check"; see ``envs.payments_demos.demonstrate``."""
+        """Scripted conversations, "train" or "check"; see ``rlpost.envs.payments_demos.demonstrate``."""
         return demonstrate(split, seed, count, expert_share)
 
     def start(self) -> Sequence[Message]:

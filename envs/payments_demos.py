@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 
-from envs.base import Demonstration, EnvError, Message, Task
-from envs.payments_world import World, draw_task, names_of
+from rlpost.envs.base import Demonstration, EnvError, Message, Task
+from rlpost.envs.payments_world import World, draw_task, names_of
 
 CARELESS = {"p": 28, "c": 3, "l": 3, "d": 6}
 """How often the careless clerk takes each action, relative to the others."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
-from envs.base import EnvError, Task
+from rlpost.envs.base import EnvError, Task
 
 MAX_TURNS = 5
 """The world closes after this many actions; solving a task takes three, or four after a look in vain."""

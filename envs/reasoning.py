@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from envs.base import EnvError, Message, Score, Task
-from envs.one_answer import OneAnswer
-from reward.sandbox import Limits, SandboxError, SandboxUnavailable, run
-from reward.score import RewardError
+from rlpost.envs.base import EnvError, Message, Score, Task
+from rlpost.envs.one_answer import OneAnswer
+from rlpost.reward.sandbox import Limits, SandboxError, SandboxUnavailable, run
+from rlpost.reward.score import RewardError
 
 EVAL_SEED = 1_000_003
 """Held-out questions are the same whatever the run's seed, so that runs compare."""

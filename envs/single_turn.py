@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from envs.base import EnvError, Message, Score, Task
-from envs.one_answer import OneAnswer
-from reward.functions import RewardFunction, load_reward
-from reward.plugins import Plugin
+from rlpost.envs.base import EnvError, Message, Score, Task
+from rlpost.envs.one_answer import OneAnswer
+from rlpost.reward.functions import RewardFunction, load_reward
+from rlpost.reward.plugins import Plugin
 
 
 class SingleTurn(OneAnswer):

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.base import Demonstration, EnvError, Message, Score, Task
-from envs.one_answer import OneAnswer
-from reward import sudoku
+from rlpost.envs.base import Demonstration, EnvError, Message, Score, Task
+from rlpost.envs.one_answer import OneAnswer
+from rlpost.reward import sudoku
 
 EVAL_SEED = 1_000_003
 """Held-out grids are the same whatever the run's seed, so that runs compare."""

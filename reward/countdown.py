@@ -14,8 +14,8 @@ from fractions import Fraction
 from numbers import Integral
 from typing import Any
 
-from reward.answers import column, last_answer
-from reward.score import RewardError, Score
+from rlpost.reward.answers import column, last_answer
+from rlpost.reward.score import RewardError, Score
 
 FORMAT_REWARD = 0.1
 _LONGEST = 300  # characters; the longest honest expression of a dozen numbers is shorter

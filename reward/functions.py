@@ -15,15 +15,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reward.plugins import Plugin, PluginError
-from reward.score import RewardError, Score
+from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.reward.score import RewardError, Score
 
 BUILT_IN = {
-    "math": "reward.math:score",
-    "gsm8k": "reward.math:gsm8k",
-    "countdown": "reward.countdown:reward",
-    "sudoku": "reward.sudoku:reward",
-    "code": "reward.code:reward",
+    "math": "rlpost.reward.math:score",
+    "gsm8k": "rlpost.reward.math:gsm8k",
+    "countdown": "rlpost.reward.countdown:reward",
+    "sudoku": "rlpost.reward.sudoku:reward",
+    "code": "rlpost.reward.code:reward",
 }
 """Names that a recipe may use instead of ``module:function``."""
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reward.answers import column
-from reward.pool import SessionPool
-from reward.sandbox import Limits, Session
-from reward.score import RewardError, Score
+from rlpost.reward.answers import column
+from rlpost.reward.pool import SessionPool
+from rlpost.reward.sandbox import Limits, Session
+from rlpost.reward.score import RewardError, Score
 
 _LIMITS = Limits(wall_s=5.0, cpu_s=36_000.0, memory_mib=1024, processes=4)
 _JUDGE = Path(__file__).with_name("math_judge.py").read_text()

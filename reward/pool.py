@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from reward.sandbox import Session
+from rlpost.reward.sandbox import Session
 
 SMALL_MACHINE = 4
 """Cores up to which all are judged on. Of more, half: they mostly come in pairs, and an engine lives there too."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reward.answers import column, last_answer
-from reward.score import RewardError, Score
+from rlpost.reward.answers import column, last_answer
+from rlpost.reward.score import RewardError, Score
 
 _CELLS = 16
 

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 errors = Console(stderr=True, soft_wrap=True)
 
-RecipePath = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/quickstart.yaml")]
+RecipePath = Annotated[Path, typer.Argument(help="a recipe's file or name, e.g. quickstart")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value ...", show_default=False)]
 Smoke = Annotated[bool, typer.Option("--smoke", help="tiny built-in model and data, CPU, 2 steps")]
 
@@ -58,10 +58,11 @@ def _faults_in_words() -> Iterator[None]:
 
 def _load(recipe: Path, overrides: list[str] | None, smoke: bool, scratch: Path) -> Any:
     from rlpost.recipe import resolve
+    from rlpost.recipe_files import find_recipe
     from rlpost.recipe_source import read
     from rlpost.smoke import shrink
 
-    source = read(recipe, overrides or [])
+    source = read(find_recipe(recipe), overrides or [])
     if smoke:
         shrink(source, scratch)
     return resolve(source)
@@ -69,7 +70,7 @@ def _load(recipe: Path, overrides: list[str] | None, smoke: bool, scratch: Path)
 
 @app.command()
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.yaml")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe's file or name, e.g. quickstart")] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="run folder; default runs/RECIPE-TIME")] = None,
     resume: Annotated[Path | None, typer.Option(help="a run folder or checkpoint to go on from")] = None,
@@ -174,6 +175,15 @@ def explain(
 
 
 @app.command()
+def recipes() -> None:
+    """List the recipes that come with rlpost; `rlpost train NAME` runs one anywhere."""
+    from rlpost.recipe_files import own_recipes, summary
+
+    for path in own_recipes():
+        print(f"  {path.stem:26}{summary(path)}")
+
+
+@app.command()
 def view(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     html: Annotated[bool, typer.Option("--html", help="only rebuild report.html and print its path")] = False,
@@ -196,13 +206,14 @@ def bench(
     """Run a benchmark, in a process of its own; `rlpost bench NAME --help` has its options."""
     import subprocess
 
-    from benchmarks import BENCHMARKS
+    from rlpost.benchmarks import available, benchmark_module
 
-    if name not in BENCHMARKS:
-        for known, what in BENCHMARKS.items():
-            errors.print(f"  {known:20}{what}", highlight=False)
+    known = available()
+    if name not in known:
+        for one, what in known.items():
+            errors.print(f"  {one:20}{what}", highlight=False)
         _fail(f"give a benchmark and --out DIR{'' if name in (None, '--help') else f'; there is no {name!r}'}", 2)
-    raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args]))
+    raise typer.Exit(subprocess.call([sys.executable, "-P", "-m", benchmark_module(name), *context.args]))
 
 
 @app.command()
@@ -225,7 +236,8 @@ def doctor(
 
 def main() -> None:
     """Entry point of the ``rlpost`` command."""
-    sys.path.insert(0, str(Path.cwd()))
+    # Last, so that a user's `my_env:Mine` is found here and no file of theirs ever stands before an installed package.
+    sys.path.append(str(Path.cwd()))
     app()
 
 

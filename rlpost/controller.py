@@ -14,16 +14,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Task
+from rlpost.envs.base import Task
 from rlpost.evaluate import EvalResult, evaluate
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.rollout.specs import EpisodeSpec
 from rlpost.sampling import derive_seed, spare_tasks, tasks_of_step
 from rlpost.session import Session
 from rlpost.step_metrics import EngineMetrics, step_row, unsolved_reward
 from rlpost.store import Refill, StepRollouts, TrajectoryStore
 from rlpost.weights import Gap
-from rollout.specs import EpisodeSpec
 
 
 class Controller:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from envs.base import Task
+from rlpost.envs.base import Task
 from rlpost.goals import goal_completion
 from rlpost.report.statistics import wilson_interval
+from rlpost.rollout.specs import EpisodeSpec
 from rlpost.sampling import EVAL_STREAM, derive_seed
 from rlpost.step_metrics import environment_means
 from rlpost.store import refuse_failures
 from rlpost.workers import WorkerPool
-from rollout.specs import EpisodeSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Algorithm
+from rlpost.algorithms.base import Algorithm
 from rlpost.placement import Placement, place, words
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
-from rollout.vllm.config import CPU_CACHE_GIB
+from rlpost.rollout.vllm.config import CPU_CACHE_GIB
 
 GIB = 2**30
 
@@ -181,7 +181,7 @@ def _empty_model(recipe: Recipe) -> Any:
 
     from rlpost.learner.source import load_tokenizer
     from rlpost.learner.tiny import build_model, byte_tokenizer
-    from rollout.hf_model import auto_class
+    from rlpost.rollout.hf_model import auto_class
 
     build, path = recipe.model.build, recipe.model.path
     if build is not None:

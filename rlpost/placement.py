@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlpost.recipe import Recipe, RecipeError
-from rollout.vllm.config import CPU_HEAD_SIZES
+from rlpost.rollout.vllm.config import CPU_HEAD_SIZES
 
 Transport = Literal["object_store", "ipc", "nccl"]
 

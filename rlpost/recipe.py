@@ -12,9 +12,8 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from algorithms.base import Algorithm, AlgorithmError
-from algorithms.registry import build, locate
-from reward.plugins import Plugin, PluginError
+from rlpost.algorithms.base import Algorithm, AlgorithmError
+from rlpost.algorithms.registry import build, locate
 from rlpost.cluster_config import ClusterSection
 from rlpost.learner.config import LearnerConfig, ModelConfig
 from rlpost.recipe_sections import (
@@ -29,10 +28,11 @@ from rlpost.recipe_sections import (
     SyncSection,
 )
 from rlpost.recipe_source import KeyPath, RecipeError, RecipeSource, explain_validation, read
+from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.vllm.config import VllmConfig
 from rlpost.warm_start import WarmStartConfig
-from rollout.config import RolloutConfig
-from rollout.diffusion.config import DiffusionConfig
-from rollout.vllm.config import VllmConfig
 
 __all__ = ["Recipe", "RecipeError"]
 
@@ -41,7 +41,7 @@ class Recipe(Part):
     """Everything a run is made of. ``rlpost explain`` prints what follows from it."""
 
     model: ModelConfig
-    env: EnvSection = Field(default_factory=lambda: EnvSection(name="envs.base:Env"))
+    env: EnvSection = Field(default_factory=lambda: EnvSection(name="rlpost.envs.base:Env"))
     algorithm: dict[str, Any] = Field(
         default_factory=lambda: {"name": "grpo"}, description="name, and the algorithm's own keys"
     )

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from algorithms.d3s import D3SConfig
-from algorithms.registry import ALGORITHMS, locate
+from rlpost.algorithms.d3s import D3SConfig
+from rlpost.algorithms.registry import ALGORITHMS, locate
 from rlpost.learner.config import LisaConfig
 from rlpost.recipe import Recipe
 from rlpost.recipe_source import known_keys, submodel
-from rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.config import DiffusionConfig
 
 HEAD = """# Recipe keys
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from rollout.diffusion.config import DiffusionConfig
-from rollout.vllm.config import VllmConfig
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.vllm.config import VllmConfig
 
 
 class Part(BaseModel):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from envs.base import Task
+from rlpost.envs.base import Task
 
 REFILL_STREAM, WEIGHTED_STREAM = 0xD1A9, 0x5CA1
 """Keep the order of spare tasks, and draws by source weight, apart from the order of a pass over all tasks."""

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from algorithms.base import Algorithm
-from envs.base import EnvError, Task
-from reward.plugins import Plugin
+from rlpost.algorithms.base import Algorithm
 from rlpost.cluster import ray_cluster
+from rlpost.envs.base import EnvError, Task
 from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.errors import ModelError
@@ -24,6 +23,9 @@ from rlpost.learner.source import materialise
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.specs import WorkerSetup
+from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import SourceWeights
 from rlpost.seats import Seats, place_in_cluster, reserve
@@ -31,8 +33,6 @@ from rlpost.tasks import load_source_weights, load_tasks
 from rlpost.warm_start import WarmStartJob, locate_data, warm_start
 from rlpost.weights import Publisher, probe_tokens
 from rlpost.workers import WorkerPool
-from rollout.specs import WorkerSetup
-from rollout.vllm.config import engine_environment
 
 
 @dataclass(slots=True)
@@ -223,8 +223,8 @@ def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[st
     recipe = loaded.recipe
     if recipe.diffusion is None:
         own_process = placement.device == "cuda" and not recipe.deterministic
-        return Plugin("rollout.vllm.engine:VllmEngine"), {"config": recipe.engine, "own_process": own_process}
-    return Plugin("rollout.diffusion.engine:DiffusionEngine"), {
+        return Plugin("rlpost.rollout.vllm.engine:VllmEngine"), {"config": recipe.engine, "own_process": own_process}
+    return Plugin("rlpost.rollout.diffusion.engine:DiffusionEngine"), {
         "config": recipe.diffusion,
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,

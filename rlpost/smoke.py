@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from algorithms.base import AlgorithmError
-from algorithms.registry import locate
-from reward.plugins import PluginError
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.registry import locate
 from rlpost.recipe_source import RecipeSource
+from rlpost.reward.plugins import PluginError
 
 STEPS = 2
 

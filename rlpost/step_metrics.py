@@ -14,9 +14,9 @@ import numpy as np
 from rlpost.goals import goal_completion
 from rlpost.learner.batch import LearnResult
 from rlpost.recipe import Recipe
+from rlpost.rollout.specs import Summary
 from rlpost.store import StepRollouts
 from rlpost.weights import Gap
-from rollout.specs import Summary
 
 LEARNER_KEYS = ("loss", "grad_norm", "kl_old", "clip_fraction", "entropy", "offpolicy/ess", "offpolicy/kl")
 """Always in the row; null where the step was skipped."""

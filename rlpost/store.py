@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from rlpost.faults import RunError
 from rlpost.recipe_sections import BatchSection, StragglerSection
+from rlpost.rollout.specs import REWARD_ERROR, EpisodeSpec, Summary
+from rlpost.rollout.trajectory import Group, StopReason, Trajectory
 from rlpost.workers import Flight, WorkerPool
-from rollout.specs import REWARD_ERROR, EpisodeSpec, Summary
-from rollout.trajectory import Group, StopReason, Trajectory
 
 
 @dataclass(slots=True)

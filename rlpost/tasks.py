@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs.base import Env, EnvError, Task
-from envs.load import load_tasks as load_file
+from rlpost.envs.base import Env, EnvError, Task
+from rlpost.envs.load import load_tasks as load_file
 from rlpost.recipe import LoadedRecipe
 
 

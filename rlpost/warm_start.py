@@ -20,11 +20,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reward.plugins import Plugin
 from rlpost.faults import RunError
-from rollout.config import RolloutConfig
-from rollout.diffusion.config import DiffusionConfig
-from rollout.vllm.config import intel_openmp
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.vllm.config import intel_openmp
 
 PROGRESS = "warm start:"
 """Lines of the child that start with this are for the user, while it is at work."""
@@ -113,7 +113,7 @@ def warm_start(
     request.write_bytes(pickle.dumps(job))
     with log.open("w") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "rlpost.warm_start_worker", str(request)],
+            [sys.executable, "-P", "-m", "rlpost.warm_start_worker", str(request)],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -172,7 +172,7 @@ def _last_lines(log: Path) -> str:
 def _environment() -> dict[str, str]:
     """One GPU at most, two OpenMP threads on Intel's runtime (the GNU one collapses when cores are shared), and this
     very rlpost, installed or not."""
-    here = str(Path(__file__).resolve().parents[1])
+    here = str(Path(__file__).absolute().parents[1])
     values = {
         "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),
         "TOKENIZERS_PARALLELISM": "false",

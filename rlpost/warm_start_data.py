@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envs.base import Message
-from envs.load import load_rows
+from rlpost.envs.base import Message
+from rlpost.envs.load import load_rows
+from rlpost.rollout.chat import ChatFormat
 from rlpost.warm_start import WarmStartJob
-from rollout.chat import ChatFormat
 
 CHECKS = 128
 IGNORED = -100

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from algorithms.elbo import draw_masks
+from rlpost.algorithms.elbo import draw_masks
 from rlpost.learner.attention import NAME as PACKED
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.model import load_model
@@ -25,11 +25,11 @@ from rlpost.learner.packing import share
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.rows import Rows
 from rlpost.learner.sharding import Ranks
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode
+from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.warm_start import DONE, PROGRESS, WarmStartJob
 from rlpost.warm_start_data import Conversation
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode
-from rollout.diffusion.model import BlockModel
 
 CHECK_EVERY = 25
 

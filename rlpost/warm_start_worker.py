@@ -12,10 +12,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from envs.base import EnvError
+from rlpost.envs.base import EnvError
+from rlpost.rollout.chat import ChatError, load_format
 from rlpost.warm_start import PROGRESS, WarmStartJob
 from rlpost.warm_start_data import DataError, load
-from rollout.chat import ChatError, load_format
 
 
 def run(job: WarmStartJob) -> None:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rlpost.faults import CallFailed, RunError, gather
 from rlpost.learner.group import LearnerGroup
+from rlpost.rollout.engine import ProbeResult
 from rlpost.workers import WorkerPool
-from rollout.engine import ProbeResult
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 16

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 import ray
 
 from rlpost.faults import CallFailed, RunError, gather, last_log_lines
-from rollout.specs import EpisodeSpec, Summary, WorkerSetup
-from rollout.trajectory import Trajectory
-from rollout.worker import RolloutWorker
+from rlpost.rollout.specs import EpisodeSpec, Summary, WorkerSetup
+from rlpost.rollout.trajectory import Trajectory
+from rlpost.rollout.worker import RolloutWorker
 
 MAX_RESTARTS = 3
 

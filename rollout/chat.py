@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from envs.base import Message
-from rollout.engine import END_STRIDE
-from rollout.truncate import truncate
+from rlpost.envs.base import Message
+from rlpost.rollout.engine import END_STRIDE
+from rlpost.rollout.truncate import truncate
 
 TURN_MARK = "TURN7f3a91MARK"
 TEXT_MARK = "TEXT5c08d2MARK"

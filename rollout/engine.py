@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import WeightUpdate
 
 END_STRIDE = 8
 """Tokens sampled between two questions to a request's ``ends``: decoding text a token would cost as much as a step."""

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from envs.base import Env, Message, Observation, Task
-from reward.score import RewardError, Score
-from rollout.env_threads import EnvThread, EnvThreads, Outcome, outcome_of
-from rollout.faults import EpisodeFault
-from rollout.specs import REWARD_ERROR
-from rollout.trajectory import StopReason
+from rlpost.envs.base import Env, Message, Observation, Task
+from rlpost.reward.score import RewardError, Score
+from rlpost.rollout.env_threads import EnvThread, EnvThreads, Outcome, outcome_of
+from rlpost.rollout.faults import EpisodeFault
+from rlpost.rollout.specs import REWARD_ERROR
+from rlpost.rollout.trajectory import StopReason
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class EnvSession:
         """Hand over what the model wrote."""
         observation = await self._call("step", text)
         fits = isinstance(observation, Observation) and isinstance(observation.text, str)
-        self._check(fits, "step", "an envs.base.Observation with a text", observation)
+        self._check(fits, "step", "an rlpost.envs.base.Observation with a text", observation)
         assert isinstance(observation, Observation)
         return observation
 

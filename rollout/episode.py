@@ -14,16 +14,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reward.score import Score
-from rollout.chat import ChatError, ChatFormat, cut
-from rollout.config import RolloutConfig
-from rollout.engine import Engine, EngineError, Sample, SampleRequest
-from rollout.env_session import EnvFactory, EnvSession
-from rollout.env_threads import EnvThreads
-from rollout.faults import EpisodeFault
-from rollout.specs import EpisodeSpec, RunningEpisode
-from rollout.tape import Tape
-from rollout.trajectory import StopReason, Trajectory
+from rlpost.reward.score import Score
+from rlpost.rollout.chat import ChatError, ChatFormat, cut
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.engine import Engine, EngineError, Sample, SampleRequest
+from rlpost.rollout.env_session import EnvFactory, EnvSession
+from rlpost.rollout.env_threads import EnvThreads
+from rlpost.rollout.faults import EpisodeFault
+from rlpost.rollout.specs import EpisodeSpec, RunningEpisode
+from rlpost.rollout.tape import Tape
+from rlpost.rollout.trajectory import StopReason, Trajectory
 
 _request_numbers = itertools.count()
 

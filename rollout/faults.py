@@ -5,7 +5,7 @@ Left out: faults of a whole worker (the roof's).
 
 from __future__ import annotations
 
-from rollout.trajectory import StopReason
+from rlpost.rollout.trajectory import StopReason
 
 
 class EpisodeFault(Exception):

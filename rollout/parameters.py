@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rollout.engine import EngineError
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError
+from rlpost.rollout.weight_update import WeightUpdate
 
 Shape = tuple[int, ...]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

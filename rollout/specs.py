@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs.base import Task
-from reward.plugins import Plugin
-from rollout.config import RolloutConfig
-from rollout.trajectory import StopReason, Trajectory
+from rlpost.envs.base import Task
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.trajectory import StopReason, Trajectory
 
 REWARD_ERROR = "reward: "
 """``error`` of an episode starts with this where its reward function raised or returned no finite number. That is a

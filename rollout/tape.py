@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.engine import EngineError, Sample
-from rollout.trajectory import Turn
+from rlpost.rollout.engine import EngineError, Sample
+from rlpost.rollout.trajectory import Turn
 
 
 class Tape:

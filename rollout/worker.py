@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from envs.base import Env
-from reward.plugins import Plugin, PluginError
-from rollout.chat import ChatFormat, load_format
-from rollout.engine import Engine, EngineError, ProbeResult
-from rollout.env_session import EnvFactory
-from rollout.env_threads import EnvThreads
-from rollout.episode import EpisodeControl, play, record
-from rollout.gate import OrderedGate
-from rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup, WorkerStatus, summarize
-from rollout.tape import Tape
-from rollout.trajectory import StopReason, Trajectory
-from rollout.weight_update import WeightUpdate
+from rlpost.envs.base import Env
+from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.rollout.chat import ChatFormat, load_format
+from rlpost.rollout.engine import Engine, EngineError, ProbeResult
+from rlpost.rollout.env_session import EnvFactory
+from rlpost.rollout.env_threads import EnvThreads
+from rlpost.rollout.episode import EpisodeControl, play, record
+from rlpost.rollout.gate import OrderedGate
+from rlpost.rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup, WorkerStatus, summarize
+from rlpost.rollout.tape import Tape
+from rlpost.rollout.trajectory import StopReason, Trajectory
+from rlpost.rollout.weight_update import WeightUpdate
 
 MAX_ABANDONED_THREADS = 4
 """Environment threads that may hang beyond their deadline before the worker asks to be restarted."""
@@ -221,5 +221,5 @@ class RolloutWorker:
 def _env_class(env: Plugin) -> type[Env]:
     env_class = env.load()
     if not (isinstance(env_class, type) and issubclass(env_class, Env)):
-        raise PluginError(f"env.name: '{env.target}' is not a class derived from envs.base.Env")
+        raise PluginError(f"env.name: '{env.target}' is not a class derived from rlpost.envs.base.Env")
     return env_class

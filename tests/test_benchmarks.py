@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import BENCHMARKS
-from benchmarks.harness import SHAPES, Results, flops, matrix_parameters
-from benchmarks.learner import sequences
-from benchmarks.memory import MemoryWatch
+from rlpost.benchmarks import BENCHMARKS
+from rlpost.benchmarks.harness import SHAPES, Results, flops, matrix_parameters
+from rlpost.benchmarks.learner import sequences
+from rlpost.benchmarks.memory import MemoryWatch
 from rlpost.cli import app
 
 
@@ -91,7 +91,7 @@ def test_smallest_runs(name: str, options: list[str], row: str, tmp_path: Path) 
 
 
 def test_the_table_of_methods_by_hand() -> None:
-    from benchmarks.agents_runs import summarise
+    from rlpost.benchmarks.studies.agents_runs import summarise
 
     def row(method: str, seed: int, tgc: float) -> dict[str, Any]:
         found = {"tgc": tgc, "sgc": 0.0}

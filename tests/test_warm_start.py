@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envs.base import Env, EnvError, Message
-from envs.payments import Payments
-from reward.plugins import Plugin
+from rlpost.envs.base import Env, EnvError, Message
+from rlpost.envs.payments import Payments
 from rlpost.faults import RunError
 from rlpost.learner.config import ModelConfig
 from rlpost.learner.source import materialise
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.chat import ChatFormat, load_format
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.engine import Sample, SampleRequest
+from rlpost.rollout.env_session import EnvFactory
+from rlpost.rollout.env_threads import EnvThreads
+from rlpost.rollout.episode import play
+from rlpost.rollout.specs import EpisodeSpec
 from rlpost.warm_start import WarmStartConfig, WarmStartJob, locate_data, warm_start
 from rlpost.warm_start_data import IGNORED, DataError, load, tokenize
-from rollout.chat import ChatFormat, load_format
-from rollout.config import RolloutConfig
-from rollout.engine import Sample, SampleRequest
-from rollout.env_session import EnvFactory
-from rollout.env_threads import EnvThreads
-from rollout.episode import play
-from rollout.specs import EpisodeSpec
 from tests.support.engines import ScriptedEngine, sample_of
 
 GOOD: list[Message] = [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]
@@ -44,7 +44,7 @@ def _job(model: Path, output: Path, data: Path | None = None, **config: Any) -> 
         model=str(model),
         output=str(output),
         data=None if data is None else str(data),
-        env=Plugin("envs.payments:Payments"),
+        env=Plugin("rlpost.envs.payments:Payments"),
         env_options={"expert_share": 0.5},
         rollout=RolloutConfig(max_turns=5, max_new_tokens=12, max_context=256),
         trust_remote_code=False,
@@ -200,7 +200,7 @@ def test_the_childs_reasons_reach_the_user(model: Path, tmp_path: Path) -> None:
 
 
 BROKEN_ENV = """
-from envs.base import Env
+from rlpost.envs.base import Env
 class Broken(Env):
     @classmethod
     def demonstrations(cls, split, seed, count, **options):

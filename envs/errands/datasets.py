@@ -12,8 +12,8 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from envs.errands.scenarios import SCENARIOS, Plan
-from envs.errands.seed import Seed, fill
+from rlpost.envs.errands.scenarios import SCENARIOS, Plan
+from rlpost.envs.errands.seed import Seed, fill
 
 VARIANTS = 3
 SPLITS = {

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from envs.errands.state import Row, Snapshot
+from rlpost.envs.errands.state import Row, Snapshot
 
 Kind = Literal["added", "removed", "updated"]
 NOT_COMPARED = frozenset({"id", "updated_at"})

@@ -10,9 +10,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from envs.appworld_reward import share_of_tests
-from envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
-from envs.errands.mini_world import KINDS, MAX_TURNS, VARIANTS, MiniTask, MiniWorld, build
+from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
+from rlpost.envs.errands.mini_world import KINDS, MAX_TURNS, VARIANTS, MiniTask, MiniWorld, build
 
 USES = {"train": 40, "eval": 14}
 """Scenarios of each kind."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from envs.errands import registry
-from envs.errands.apps import APPS
-from envs.errands.evaluation import Expected, Verdict, difference, judge
-from envs.errands.scenarios.base import sent, texted
-from envs.errands.seed import add_contact
-from envs.errands.state import ApiError, Person, State
+from rlpost.envs.errands import registry
+from rlpost.envs.errands.apps import APPS
+from rlpost.envs.errands.evaluation import Expected, Verdict, difference, judge
+from rlpost.envs.errands.scenarios.base import sent, texted
+from rlpost.envs.errands.seed import add_contact
+from rlpost.envs.errands.state import ApiError, Person, State
 
 MAX_TURNS = 6
 VARIANTS = 3

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from envs.errands.state import ApiError, Json, State
+from rlpost.envs.errands.state import ApiError, Json, State
 
 TYPES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 WRONG = {

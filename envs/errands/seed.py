@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from envs.errands.state import Person, State
+from rlpost.envs.errands.state import Person, State
 
 FIRST = (
     "Ada", "Amir", "Bela", "Carla", "Dario", "Edda", "Femi", "Gita", "Hugo", "Ines", "Jonas", "Kira", "Luca",

@@ -1,4 +1,6 @@
-"""An errands world behind HTTP, as ``appworld serve environment`` puts one: ``python -m envs.errands.server --port P``.
+"""An errands world behind HTTP, as ``appworld serve environment`` puts one.
+
+    python -m rlpost.envs.errands.server --port P
 
 POST JSON to /initialize, /execute, /task_completed, /evaluate, /save_state, /load_state, /save_logs, /close and
 /close_all, which answer ``{"output": ...}``; GET /, /tasks/ID and /api_docs. One world at a time, on 127.0.0.1. Left
@@ -14,9 +16,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from envs.errands.apps import APPS
-from envs.errands.datasets import UnknownTask, task_of
-from envs.errands.world import ErrandsWorld
+from rlpost.envs.errands.apps import APPS
+from rlpost.envs.errands.datasets import UnknownTask, task_of
+from rlpost.envs.errands.world import ErrandsWorld
 
 LONGEST = 16 << 20
 CONSTRUCTOR = ("experiment_name", "timeout_seconds", "max_interactions", "max_api_calls_per_interaction", "unsafe")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envs.errands.inside import FAILED
-from reward.sandbox import Limits, Outcome, Reason, Session
+from rlpost.envs.errands.inside import FAILED
+from rlpost.reward.sandbox import Limits, Outcome, Reason, Session
 
 FAILURE = "Execution failed. Traceback:\n"
 SUCCESS = "Execution successful."

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from envs.errands import registry
-from envs.errands.apps import APPS
-from envs.errands.datasets import task_of
-from envs.errands.evaluation import Verdict, difference, judge
-from envs.errands.registry import NoSuchApi, refusal
-from envs.errands.shell import FAILURE, Shell
-from envs.errands.state import ApiError, Person
+from rlpost.envs.errands import registry
+from rlpost.envs.errands.apps import APPS
+from rlpost.envs.errands.datasets import task_of
+from rlpost.envs.errands.evaluation import Verdict, difference, judge
+from rlpost.envs.errands.registry import NoSuchApi, refusal
+from rlpost.envs.errands.shell import FAILURE, Shell
+from rlpost.envs.errands.state import ApiError, Person
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 Left out: other languages, and tests by standard input and output.
 """
 
-from reward.code.check import Ending, Verdict, check
-from reward.code.rows import extract_code, reward
+from rlpost.reward.code.check import Ending, Verdict, check
+from rlpost.reward.code.rows import extract_code, reward
 
 __all__ = ["Ending", "Verdict", "check", "extract_code", "reward"]

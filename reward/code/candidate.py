@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from reward.code import values
+from rlpost.reward.code import values
 
 _FILE = "<program>"
 _objects: list[Any] = []  # what stayed here; its place is its number on the other side

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reward.pool import SessionPool
-from reward.sandbox import CallError, Limits, Outcome, Reason, Session
+from rlpost.reward.pool import SessionPool
+from rlpost.reward.sandbox import CallError, Limits, Outcome, Reason, Session
 
 
 class Ending(StrEnum):
@@ -77,7 +77,7 @@ def check(
         unsafe: go on without isolation where the host gives none.
 
     Raises:
-        SandboxUnavailable, SandboxError, ModuleNotFoundError: as ``reward.sandbox.run``.
+        SandboxUnavailable, SandboxError, ModuleNotFoundError: as ``rlpost.reward.sandbox.run``.
     """
     limits = limits or _LIMITS
     judges = _pool(tuple(packages), unsafe)
@@ -130,16 +130,18 @@ class _Check:
 @cache
 def _install(side: str) -> str:
     """A block that makes ``values`` and one side importable in a session that has no files of ours."""
-    texts = {f"reward.code.{name}": Path(__file__).with_name(f"{name}.py").read_text() for name in ("values", side)}
+    texts = {
+        f"rlpost.reward.code.{name}": Path(__file__).with_name(f"{name}.py").read_text() for name in ("values", side)
+    }
     return f"""
 import sys, types
-for _name in ("reward", "reward.code"):
+for _name in ("rlpost", "rlpost.reward", "rlpost.reward.code"):
     sys.modules[_name] = types.ModuleType(_name)
 for _name, _text in {texts!r}.items():
     sys.modules[_name] = types.ModuleType(_name)
     exec(compile(_text, _name, "exec"), sys.modules[_name].__dict__)
-    setattr(sys.modules["reward.code"], _name.rpartition(".")[2], sys.modules[_name])
-{side} = sys.modules["reward.code.{side}"]
+    setattr(sys.modules["rlpost.reward.code"], _name.rpartition(".")[2], sys.modules[_name])
+{side} = sys.modules["rlpost.reward.code.{side}"]
 """
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, MutableSequence, MutableSet
 from typing import Any
 
-from reward.code import values
+from rlpost.reward.code import values
 
 _FILE = "<tests>"
 _ask: Callable[..., dict[str, Any]]

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reward.answers import column
-from reward.code.check import Ending, check
-from reward.score import RewardError, Score
+from rlpost.reward.answers import column
+from rlpost.reward.code.check import Ending, check
+from rlpost.reward.score import RewardError, Score
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 

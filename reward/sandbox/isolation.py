@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 
-from reward.sandbox import launcher
-from reward.sandbox.limits import Limits, SandboxError, SandboxUnavailable
+from rlpost.reward.sandbox import launcher
+from rlpost.reward.sandbox.limits import Limits, SandboxError, SandboxUnavailable
 
 _ADVICE = (
     "What to do: run on Linux 5.14 or newer as root, or as a user who may make user namespaces: `unshare -Urm true` "

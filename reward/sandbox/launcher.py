@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
+from rlpost.reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
 
-_OWN = str(Path(__file__).resolve().parents[2])
+_OWN = str(Path(__file__).absolute().parents[3])
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from reward.sandbox.inside.zygote import main; main(int(sys.argv[2]), sys.argv[3])"
+    "from rlpost.reward.sandbox.inside.zygote import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 _START_S = 120.0  # imports of heavy packages on a busy machine
 _ENVIRONMENT = {

@@ -11,9 +11,9 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from reward.sandbox import launcher
-from reward.sandbox.isolation import choose
-from reward.sandbox.limits import Limits, Outcome, Reason
+from rlpost.reward.sandbox import launcher
+from rlpost.reward.sandbox.isolation import choose
+from rlpost.reward.sandbox.limits import Limits, Outcome, Reason
 
 _LONGEST = 4 << 20  # bytes of program text
 _slots: dict[int, threading.Semaphore] = {}  # by process id: a forked copy must not wait for threads it has not

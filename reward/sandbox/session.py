@@ -13,9 +13,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from reward.sandbox import launcher, wire
-from reward.sandbox.isolation import choose
-from reward.sandbox.limits import Limits, Outcome, Reason, SandboxError
+from rlpost.reward.sandbox import launcher, wire
+from rlpost.reward.sandbox.isolation import choose
+from rlpost.reward.sandbox.limits import Limits, Outcome, Reason, SandboxError
 
 _GRACE_S = 1.0  # a block that swallows its interruption is killed this long after it
 _SETUP_S = 60.0

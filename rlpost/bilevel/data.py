@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithms.scalebio import DataConfig, ScaleBiOConfig
-from envs.base import EnvError, Message
-from envs.load import load_rows
+from rlpost.algorithms.scalebio import DataConfig, ScaleBiOConfig
 from rlpost.bilevel.rows import conversation
+from rlpost.envs.base import EnvError, Message
+from rlpost.envs.load import load_rows
+from rlpost.rollout.chat import ChatError, ChatFormat
+from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 from rlpost.warm_start_data import IGNORED, DataError, tokenize
-from rollout.chat import ChatError, ChatFormat
-from rollout.trajectory import StopReason, Trajectory, Turn
 
 SHOWN = 3
 """Broken rows quoted in a message."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithms.scalebio import token_mean_coefficients
+from rlpost.algorithms.scalebio import token_mean_coefficients
 from rlpost.bilevel.data import Corpus, Example
 from rlpost.learner.batch import StepBatch
 from rlpost.sampling import derive_seed

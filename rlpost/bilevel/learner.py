@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms import registry
-from algorithms.base import StepConstants
-from algorithms.scalebio import (
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import StepConstants
+from rlpost.algorithms.scalebio import (
     ScaleBiO,
     SourceWeights,
     source_means,

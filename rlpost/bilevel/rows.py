@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envs.base import Message
+from rlpost.envs.base import Message
 from rlpost.warm_start_data import DataError, check_turns
 
 CHATS = ("messages", "conversations", "items")

@@ -32,10 +32,10 @@ from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, read_metrics
 from rlpost.report.files import SOURCE_WEIGHTS, replace_text
+from rlpost.rollout.chat import ChatError, load_format
 from rlpost.runfolder import RunFolder
 from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.session import first_model
-from rollout.chat import ChatError, load_format
 
 
 def learn_weights(

@@ -10,10 +10,10 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.appworld_client import Deadlines, RemoteWorld, appworld_servers
-from envs.appworld_servers import available_memory, slots_for
-from envs.base import EnvError
 from rlpost.checks.finding import Finding
+from rlpost.envs.appworld_client import Deadlines, RemoteWorld, appworld_servers
+from rlpost.envs.appworld_servers import available_memory, slots_for
+from rlpost.envs.base import EnvError
 
 DATASETS = ("train", "dev", "test_normal", "test_challenge")
 MIB = 1 << 20

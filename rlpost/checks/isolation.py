@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reward.sandbox import isolation, isolation_problem
 from rlpost.checks.finding import Finding
+from rlpost.reward.sandbox import isolation, isolation_problem
 
 
 def check_isolation() -> list[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reward.plugins import Plugin
+from rlpost.reward.plugins import Plugin
 
 
 class EvalError(ValueError):

@@ -57,7 +57,7 @@ def mathematics(row: Row) -> Row:
 
 
 def _boxed(solution: str) -> str:
-    from reward.math_judge import named_answer  # brings sympy: seconds that only MATH's own form costs
+    from rlpost.reward.math_judge import named_answer  # brings sympy: seconds that only MATH's own form costs
 
     answer = named_answer(solution)
     if not answer:

@@ -9,9 +9,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from reward.plugins import Plugin, PluginError
 from rlpost.eval.benchmark import Benchmark, EvalError
 from rlpost.eval.catalogue import CATALOGUE
+from rlpost.reward.plugins import Plugin, PluginError
 
 _OF_A_FILE = (
     "prompt",

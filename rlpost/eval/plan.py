@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from envs.base import Task
-from reward.functions import load_reward
-from reward.plugins import Plugin
-from reward.score import RewardError
+from rlpost.envs.base import Task
 from rlpost.eval.benchmark import Benchmark, EvalError
 from rlpost.eval.find import find
 from rlpost.eval.prompts import ask
 from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
+from rlpost.reward.functions import load_reward
+from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError
+from rlpost.rollout.chat import ChatError, ChatFormat, load_format
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.specs import EpisodeSpec, Setting
 from rlpost.sampling import EVAL_STREAM, derive_seed
-from rollout.chat import ChatError, ChatFormat, load_format
-from rollout.config import RolloutConfig
-from rollout.specs import EpisodeSpec, Setting
 
 MESSAGES = "messages"
 """The column of a task that holds its opening messages."""
@@ -147,7 +147,7 @@ def _setting(plan: Plan, benchmark: Benchmark, chat: ChatFormat, room: int | Non
     config = _with(rollout, chat=template, separator="", max_turns=1, max_new_tokens=tokens, max_context=context)
     options = {"reward": benchmark.reward, "prompt": MESSAGES}
     stop = benchmark.stop if settings.prompts == "base" else ()
-    return Setting(Plugin("envs.single_turn:SingleTurn"), config, options, stop, logprobs=False)
+    return Setting(Plugin("rlpost.envs.single_turn:SingleTurn"), config, options, stop, logprobs=False)
 
 
 def _with(config: RolloutConfig, **changes: Any) -> RolloutConfig:

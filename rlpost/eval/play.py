@@ -13,10 +13,10 @@ import ray
 
 from rlpost.eval.samples import Sample
 from rlpost.faults import RunError
+from rlpost.rollout.chat import ChatFormat, cut
+from rlpost.rollout.specs import REWARD_ERROR, EpisodeSpec, Setting
+from rlpost.rollout.trajectory import StopReason, Trajectory
 from rlpost.workers import Flight, WorkerPool
-from rollout.chat import ChatFormat, cut
-from rollout.specs import REWARD_ERROR, EpisodeSpec, Setting
-from rollout.trajectory import StopReason, Trajectory
 
 POLL_S = 0.1
 MAX_FAILED_SHARE = 0.05

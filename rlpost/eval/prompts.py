@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from envs.base import Message, Task
+from rlpost.envs.base import Message, Task
 from rlpost.eval.benchmark import Benchmark, EvalError, Row
 
 Style = Literal["chat", "base"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from envs.base import Env, EnvError, Task
-from envs.load import load_rows, load_tasks
-from reward.plugins import PluginError
+from rlpost.envs.base import Env, EnvError, Task
+from rlpost.envs.load import load_rows, load_tasks
 from rlpost.eval.benchmark import Benchmark, EvalError, Row, Source
+from rlpost.reward.plugins import PluginError
 
 _IDS = ("task_id", "unique_id", "id", "ID", "idx")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward.plugins import Plugin
 from rlpost.cluster import ray_cluster
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.display import Display
@@ -22,13 +21,14 @@ from rlpost.eval.results import summarise, write_results
 from rlpost.eval.samples import Key, Sample, SampleFile, check_folder, make_folder, write_sorted
 from rlpost.eval.settings import EvalSettings, run_of
 from rlpost.placement import count_gpus
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.specs import EpisodeSpec, Setting, WorkerSetup
+from rlpost.rollout.trajectory import Trajectory
+from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
 from rlpost.workers import WorkerPool
-from rollout.specs import EpisodeSpec, Setting, WorkerSetup
-from rollout.trajectory import Trajectory
-from rollout.vllm.config import engine_environment
 
-ENGINE = Plugin("rollout.vllm.engine:VllmEngine")
+ENGINE = Plugin("rlpost.rollout.vllm.engine:VllmEngine")
 
 
 def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -> dict[str, Any]:

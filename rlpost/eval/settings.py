@@ -18,8 +18,8 @@ from rlpost.eval.benchmark import EvalError
 from rlpost.eval.find import find
 from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
 from rlpost.report.files import RECIPE
-from rollout.config import RolloutConfig
-from rollout.vllm.config import VllmConfig
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.vllm.config import VllmConfig
 
 _ROLLOUT = {"max_concurrent": 1024, "deadline_s": 1800.0}
 """Answers may wait for their judges, the engine never for answers."""

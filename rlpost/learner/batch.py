@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reward.plugins import Plugin
 from rlpost.learner.config import LearnerConfig
-from rollout.trajectory import Trajectory
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.trajectory import Trajectory
 
 
 class LearnerError(RuntimeError):

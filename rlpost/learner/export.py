@@ -18,7 +18,7 @@ from rlpost.learner.gpu_memory import whole_segments
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import quiet
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import WeightUpdate
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")

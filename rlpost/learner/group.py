@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rlpost.faults import CallFailed, RunError, gather, last_log_lines
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
-from rollout.vllm.config import intel_openmp
+from rlpost.rollout.vllm.config import intel_openmp
 
 
 class LearnerGroup:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms import registry
-from algorithms.base import Algorithm
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
 from rlpost.learner.export import IpcBuffer, announcement, files_beside_weights, weight_updates
@@ -27,8 +27,8 @@ from rlpost.learner.rows import Rows, score_rows
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
-from rollout.diffusion.states import probe_ids, probe_masks
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.diffusion.states import probe_ids, probe_masks
+from rlpost.rollout.weight_update import WeightUpdate
 
 
 class Learner:
@@ -149,7 +149,7 @@ class Learner:
     def connect(self, host: str, port: int, world: int) -> None:
         """Open the broadcast to all engines; only rank 0 sends."""
         if self._ranks.rank == 0:
-            from rollout.vllm.transfer import Broadcast  # imports vllm: seconds
+            from rlpost.rollout.vllm.transfer import Broadcast  # imports vllm: seconds
 
             self._broadcast = Broadcast(host, port, world, self.policy.device)
 

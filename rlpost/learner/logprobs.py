@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlpost.learner import logprob_kernels
-from rollout.diffusion.states import IMPOSSIBLE
+from rlpost.rollout.diffusion.states import IMPOSSIBLE
 
 TILE_BYTES = 1 << 29
 """Logits alive at once, in fp32; a tile of more rows than 1,024 would gain nothing."""

@@ -24,7 +24,7 @@ from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import Ranks, shard
 from rlpost.learner.source import materialise, quiet
 from rlpost.learner.varlen import available
-from rollout.hf_model import REMOTE_CODE, auto_class
+from rlpost.rollout.hf_model import REMOTE_CODE, auto_class
 
 __all__ = ["PolicyModel", "load_model", "materialise"]
 

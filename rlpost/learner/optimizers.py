@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from reward.plugins import Plugin, PluginError
 from rlpost.learner.apollo import Apollo
 from rlpost.learner.config import LisaConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
+from rlpost.reward.plugins import Plugin, PluginError
 
 ParamGroups = list[dict[str, Any]]
 Factory = Callable[[ParamGroups, OptimizerConfig], torch.optim.Optimizer]

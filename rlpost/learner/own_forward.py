@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlpost.learner.attention import PackedLayout
 from rlpost.learner.policy import PolicyModel
-from rollout.diffusion.states import IMPOSSIBLE
+from rlpost.rollout.diffusion.states import IMPOSSIBLE
 
 
 class OwnForward(PolicyModel):

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from rlpost.learner.attention import NAME
 from rlpost.learner.errors import ModelRefused
 from rlpost.learner.policy import PolicyModel
-from rollout.diffusion.states import IMPOSSIBLE
+from rlpost.rollout.diffusion.states import IMPOSSIBLE
 
 TOLERANCE = 1e-3
 """Largest difference of a log-probability or entropy, in nats, in fp32; agreeing models stay below 1e-4."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithms.base import ModelKind
-from rollout.hf_model import masked_diffusion_facts
+from rlpost.algorithms.base import ModelKind
+from rlpost.rollout.hf_model import masked_diffusion_facts
 
 
 @dataclass(frozen=True, slots=True)

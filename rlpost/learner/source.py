@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as progress
 
-from algorithms.base import ModelKind
+from rlpost.algorithms.base import ModelKind
 from rlpost.learner.config import ModelConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.reading import Reading

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms.base import Algorithm, Plan, StepConstants
+from rlpost.algorithms.base import Algorithm, Plan, StepConstants
 from rlpost.learner.batch import LearnResult, StepBatch
 from rlpost.learner.offpolicy import offpolicy_metrics
 from rlpost.learner.optimizers import learning_rate, set_learning_rate

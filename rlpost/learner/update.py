@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from algorithms.base import Algorithm, StepConstants
+from rlpost.algorithms.base import Algorithm, StepConstants
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.optimizers import clip_gradient

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithms.base import PackedViews, View
+from rlpost.algorithms.base import PackedViews, View
 from rlpost.learner.attention import to_device
 from rlpost.learner.offpolicy import truncated_weight
 from rlpost.learner.packing import Pack
 from rlpost.learner.reading import Reading
 from rlpost.learner.rows import ForwardInputs, Rows
-from rollout.trajectory import Trajectory
+from rlpost.rollout.trajectory import Trajectory
 
 
 @dataclass(slots=True)

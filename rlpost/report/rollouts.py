@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlpost.report.files import ROLLOUTS, read_json_lines, replace_text
 from rlpost.report.metrics import plain
-from rollout.trajectory import Trajectory
+from rlpost.rollout.trajectory import Trajectory
 
 Decode = Callable[[list[int]], list[str]]
 """Token ids to one display string a token; TokenDisplay makes one from a tokenizer."""

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.model import BlockModel
-from rollout.diffusion.states import IMPOSSIBLE
-from rollout.engine import Sample
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.model import BlockModel
+from rlpost.rollout.diffusion.states import IMPOSSIBLE
+from rlpost.rollout.engine import Sample
 
 _ALIVE = 1 << 26
 """Noise of at most so many logits is alive at once."""

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode, draw
-from rollout.diffusion.model import BlockModel
-from rollout.diffusion.states import IMPOSSIBLE, probe_ids, probe_masks
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.parameters import ModelParameters, tensors_of
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode, draw
+from rlpost.rollout.diffusion.model import BlockModel
+from rlpost.rollout.diffusion.states import IMPOSSIBLE, probe_ids, probe_masks
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.parameters import ModelParameters, tensors_of
+from rlpost.rollout.weight_update import WeightUpdate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GATHER_S = 0.002
@@ -38,7 +38,7 @@ class _Waiting:
 
 
 class DiffusionEngine:
-    """Implements ``rollout.engine.Engine``.
+    """Implements ``rlpost.rollout.engine.Engine``.
 
     Args:
         model: Hugging Face folder or hub name.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from rollout.engine import EngineError
-from rollout.hf_model import REMOTE_CODE, auto_class, masked_diffusion_facts
+from rlpost.rollout.engine import EngineError
+from rlpost.rollout.hf_model import REMOTE_CODE, auto_class, masked_diffusion_facts
 
 NAME = "rlpost_blocks"
 """Name of the attention implementation in transformers."""

@@ -21,10 +21,10 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
-from rollout.engine import EngineError
-from rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
-from rollout.vllm.transfer import BACKENDS, register, update_info
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError
+from rlpost.rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
+from rlpost.rollout.vllm.transfer import BACKENDS, register, update_info
+from rlpost.rollout.weight_update import WeightUpdate
 
 PROBE_SLOTS = 8
 """Places beyond ``slots``, so that a probe never waits for a long request to end."""

@@ -10,11 +10,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.parameters import ModelParameters
-from rollout.vllm.config import VllmConfig
-from rollout.vllm.process import LoopProcess, LoopSetup
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.parameters import ModelParameters
+from rlpost.rollout.vllm.config import VllmConfig
+from rlpost.rollout.vllm.process import LoopProcess, LoopSetup
+from rlpost.rollout.weight_update import WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01
 """vLLM silently raises lower ones to this."""
@@ -24,7 +24,7 @@ Python's own 0.005 is as long as a whole step of a small model, and many episode
 
 
 class VllmEngine:
-    """One vLLM engine, in this process or in one of its own; implements ``rollout.engine.Engine``.
+    """One vLLM engine, in this process or in one of its own; implements ``rlpost.rollout.engine.Engine``.
 
     The variables of ``engine_environment`` must be set before this process imports vllm. A weight update takes effect
     between two engine steps: running requests keep the tokens they have, their cache is computed anew with the new

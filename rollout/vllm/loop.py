@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.vllm.core import VllmCore
-from rollout.vllm.requests import Probe, Sampling
-from rollout.vllm.waiting import Waiting
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.vllm.core import VllmCore
+from rlpost.rollout.vllm.requests import Probe, Sampling
+from rlpost.rollout.vllm.waiting import Waiting
+from rlpost.rollout.weight_update import WeightUpdate
 
 T = TypeVar("T")
 BURST_S, LONGEST_BURST_S = 0.01, 0.15

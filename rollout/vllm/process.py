@@ -22,13 +22,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.vllm.channel import Channel, SharedArrays
-from rollout.vllm.config import VllmConfig
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.vllm.channel import Channel, SharedArrays
+from rlpost.rollout.vllm.config import VllmConfig
+from rlpost.rollout.weight_update import WeightUpdate
 
 if TYPE_CHECKING:
-    from rollout.vllm.loop import StepLoop
+    from rlpost.rollout.vllm.loop import StepLoop
 
 END_S = 20.0
 """Seconds that the process has to end by itself."""
@@ -55,8 +55,8 @@ class LoopSetup:
         Raises:
             EngineError: vLLM cannot start.
         """
-        from rollout.vllm.core import VllmCore
-        from rollout.vllm.loop import StepLoop
+        from rlpost.rollout.vllm.core import VllmCore
+        from rlpost.rollout.vllm.loop import StepLoop
 
         return StepLoop(
             lambda: VllmCore(
@@ -197,7 +197,7 @@ def _start(descriptor: int, memory: int) -> subprocess.Popen[bytes]:
     # vLLM's own workers must not be forked from a process with threads.
     own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     return subprocess.Popen(
-        [sys.executable, "-m", "rollout.vllm.served", str(descriptor), str(memory)],
+        [sys.executable, "-P", "-m", "rlpost.rollout.vllm.served", str(descriptor), str(memory)],
         stdin=subprocess.DEVNULL,
         env={**os.environ, **own},
         pass_fds=[descriptor, memory],

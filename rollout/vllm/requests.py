@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from vllm.v1.engine import EngineCoreOutput
 
-from rollout.engine import END_STRIDE, EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.engine import END_STRIDE, EngineError, ProbeResult, Sample, SampleRequest
 
 
 class Sampling:

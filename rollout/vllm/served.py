@@ -1,6 +1,6 @@
 """The engine's own process: a ``StepLoop`` that is asked by messages. ``process.py`` starts it.
 
-    python -m rollout.vllm.served SOCKET MEMORY         # two inherited file descriptors
+    python -m rlpost.rollout.vllm.served SOCKET MEMORY         # two inherited file descriptors
 
 Every answer carries the version of the weights and the loop's numbers, so that whoever asked knows them as of then.
 Left out: what the calls mean (loop.py).
@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from rollout.engine import EngineError, SampleRequest
-from rollout.vllm.channel import Channel, SharedArrays
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, SampleRequest
+from rlpost.rollout.vllm.channel import Channel, SharedArrays
+from rlpost.rollout.weight_update import WeightUpdate
 
 if TYPE_CHECKING:
-    from rollout.vllm.loop import StepLoop
-    from rollout.vllm.process import LoopSetup
+    from rlpost.rollout.vllm.loop import StepLoop
+    from rlpost.rollout.vllm.process import LoopSetup
 
 NEWS_S = 0.1
 """Seconds between two reports of the loop's numbers while nothing is answered."""

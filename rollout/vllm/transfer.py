@@ -28,8 +28,8 @@ from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, unpack_tensor
 
-from rollout.parameters import tensors_of
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.parameters import tensors_of
+from rlpost.rollout.weight_update import WeightUpdate
 
 BACKENDS = {"object_store": "rlpost", "ipc": "rlpost", "nccl": "rlpost_nccl"}
 """Our names of transports to vLLM's names of receivers."""
@@ -104,7 +104,7 @@ class _Reload:
     @staticmethod
     def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
         """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
-        raise NotImplementedError("publish a rollout.weight_update.WeightUpdate through the rollout worker")
+        raise NotImplementedError("publish a rlpost.rollout.weight_update.WeightUpdate through the rollout worker")
 
 
 class ReferenceReceiver(_Reload, WeightTransferEngine[NoInit, ReferenceUpdate]):

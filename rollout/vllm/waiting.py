@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from rollout.vllm.requests import Sampling
+from rlpost.rollout.vllm.requests import Sampling
 
 GATHERED = 16
 """Requests are let in by this part of those that run, together: a step that has prompts to compute besides takes a GPU

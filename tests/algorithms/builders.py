@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import PackedViews, StepConstants
-from rollout.trajectory import Group, StopReason, Trajectory, Turn
+from rlpost.algorithms.base import PackedViews, StepConstants
+from rlpost.rollout.trajectory import Group, StopReason, Trajectory, Turn
 
 F64 = torch.float64
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from algorithms.advantages import centered, divide_by_std, group_normalized, leave_one_out, overlong_penalty
-from algorithms.base import AlgorithmError
+from rlpost.algorithms.advantages import centered, divide_by_std, group_normalized, leave_one_out, overlong_penalty
+from rlpost.algorithms.base import AlgorithmError
 
 F64 = torch.float64
 ONE_OF_FOUR = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=F64)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import Algorithm, AlgorithmError, PackedViews, StepConstants
-from algorithms.bgpo import elbo_terms, lower_bound
-from algorithms.elbo import capped_exp, draw_masks
-from algorithms.registry import build, locate
+from rlpost.algorithms.base import Algorithm, AlgorithmError, PackedViews, StepConstants
+from rlpost.algorithms.bgpo import elbo_terms, lower_bound
+from rlpost.algorithms.elbo import capped_exp, draw_masks
+from rlpost.algorithms.registry import build, locate
 from tests.algorithms.builders import make_group, make_trajectory
 
 F64 = torch.float64

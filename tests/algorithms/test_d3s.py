@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import AlgorithmError
-from algorithms.d3s import max_variance_subset
-from algorithms.policy_loss import PolicyGradient
-from algorithms.registry import build, locate
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.d3s import max_variance_subset
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.registry import build, locate
 from tests.algorithms.builders import F64, constants_of, make_group, make_views, random_views
 
 

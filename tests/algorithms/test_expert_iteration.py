@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import LossOutput, StepConstants
-from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
-from algorithms.rft import RFT
-from rollout.trajectory import Group, StopReason, Trajectory
+from rlpost.algorithms.base import LossOutput, StepConstants
+from rlpost.algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
+from rlpost.algorithms.rft import RFT
+from rlpost.rollout.trajectory import Group, StopReason, Trajectory
 
 from .builders import make_views
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from algorithms.base import StepConstants
-from algorithms.objective import clip_bound, clipped_objective, k3, selection_gain, token_weights
+from rlpost.algorithms.base import StepConstants
+from rlpost.algorithms.objective import clip_bound, clipped_objective, k3, selection_gain, token_weights
 from tests.algorithms.builders import F64, constants_of, make_views
 
 

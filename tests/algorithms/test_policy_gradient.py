@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import AlgorithmError, Plan
-from algorithms.policy_loss import PolicyGradient
-from algorithms.registry import build, locate
+from rlpost.algorithms.base import AlgorithmError, Plan
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.registry import build, locate
 from tests.algorithms.builders import constants_of, make_group, make_views
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from algorithms.base import AlgorithmError, PackedViews, StepConstants
-from algorithms.policy_loss import PolicyGradient
-from algorithms.registry import build, locate
+from rlpost.algorithms.base import AlgorithmError, PackedViews, StepConstants
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.registry import build, locate
 from tests.algorithms.builders import F64, constants_of, make_views, random_views
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, importance_ratio
+from rlpost.algorithms.ratios import LOG_RATIO_LIMIT, RatioLevel, importance_ratio
 from tests.algorithms.builders import F64, make_views
 
 LEVELS: list[RatioLevel] = ["token", "turn", "trajectory", "gspo"]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.base import AlgorithmError
-from algorithms.registry import ALGORITHMS, build, locate
-from reward.plugins import PluginError
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.registry import ALGORITHMS, build, locate
+from rlpost.reward.plugins import PluginError
 
 MINE = """
 from pydantic import BaseModel
-from algorithms.base import Algorithm, LossOutput
+from rlpost.algorithms.base import Algorithm, LossOutput
 
 
 class MyConfig(BaseModel, extra="forbid"):
@@ -111,8 +111,8 @@ def test_a_class_of_ones_own_in_a_file(folder: Path) -> None:
         ("loop", {"select": {"name": "d3"}}, "select.name", "did you mean 'd3s'?"),
         ("loop", {"select": {"name": "mine.py:Sel"}}, "select.name", "names a file"),
         ("loop", {"select": {"name": "nowhere:Sel"}}, "select.name", "cannot import nowhere"),
-        ("loop", {"select": {"name": "algorithms.loop:Loop"}}, "select.name", "is not a Selector"),
-        ("loop", {"select": {"name": "algorithms.selection:Selector", "x": 1}}, "select", "takes no options"),
+        ("loop", {"select": {"name": "rlpost.algorithms.loop:Loop"}}, "select.name", "is not a Selector"),
+        ("loop", {"select": {"name": "rlpost.algorithms.selection:Selector", "x": 1}}, "select", "takes no options"),
         (
             "loop",
             {"select": {"name": "d3s", "sample": 50}},

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import AlgorithmError, PackedViews, StepConstants
-from algorithms.registry import build, locate
-from algorithms.scalebio import (
+from rlpost.algorithms.base import AlgorithmError, PackedViews, StepConstants
+from rlpost.algorithms.registry import build, locate
+from rlpost.algorithms.scalebio import (
     LOWEST,
     ScaleBiO,
     SourceWeights,
@@ -19,7 +19,7 @@ from algorithms.scalebio import (
     token_mean_coefficients,
     train_coefficients,
 )
-from benchmarks.scalebio_quadratic import answer, learn
+from rlpost.benchmarks.studies.scalebio_quadratic import answer, learn
 
 
 @pytest.mark.parametrize("seed", range(5))

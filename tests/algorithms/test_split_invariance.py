@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.base import PackedViews, StepConstants
-from algorithms.policy_loss import PolicyGradient
-from algorithms.registry import build, locate
+from rlpost.algorithms.base import PackedViews, StepConstants
+from rlpost.algorithms.policy_loss import PolicyGradient
+from rlpost.algorithms.registry import build, locate
 from tests.algorithms.builders import F64, constants_of, random_views
 
 LENGTHS = [7, 4, 1, 9, 3, 12, 5]

@@ -7,8 +7,8 @@ from itertools import combinations
 import pytest
 import torch
 
-from algorithms.base import AlgorithmError
-from algorithms.variance_subset import max_variance_subset
+from rlpost.algorithms.base import AlgorithmError
+from rlpost.algorithms.variance_subset import max_variance_subset
 
 F64 = torch.float64
 

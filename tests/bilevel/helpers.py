@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.registry import locate
-from algorithms.scalebio import ScaleBiOConfig
+from rlpost.algorithms.registry import locate
+from rlpost.algorithms.scalebio import ScaleBiOConfig
 from rlpost.bilevel.data import Corpus, encode, read
 from rlpost.bilevel.learner import BilevelLearner, BilevelStep
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.config import LearnerConfig
-from rollout.chat import load_format
+from rlpost.rollout.chat import load_format
 
 
 def write(path: Path, rows: Sequence[Any]) -> str:

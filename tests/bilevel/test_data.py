@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from algorithms.scalebio import ScaleBiOConfig
-from envs.base import EnvError
+from rlpost.algorithms.scalebio import ScaleBiOConfig
 from rlpost.bilevel.data import DataError, Rows, read
 from rlpost.bilevel.rows import conversation
+from rlpost.envs.base import EnvError
 from tests.bilevel.helpers import corpus_of, options, sums, write
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.appworld import AppWorld
-from envs.base import Observation, Score
-from reward import sandbox
+from rlpost.envs.appworld import AppWorld
+from rlpost.envs.base import Observation, Score
+from rlpost.reward import sandbox
 
 pytestmark = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
 TASK = AppWorld.tasks("train", 0)[0]
@@ -34,7 +34,7 @@ def attack(*turns: str) -> tuple[list[Observation], Score, dict[str, float]]:
 
 def solve() -> Score:
     """A clean episode, the next on the slot: what it finds is what any first episode finds."""
-    from envs.errands.datasets import task_of
+    from rlpost.envs.errands.datasets import task_of
 
     env = AppWorld(TASK, 0)
     env.start()
@@ -65,7 +65,7 @@ FAILS = {
         "Execution failed.",
     ),
     "takes 10 GB": ("x = bytearray(10**10)", "MemoryError"),
-    "imports the evaluator": ("from envs.errands import evaluation", "ModuleNotFoundError"),
+    "imports the evaluator": ("from rlpost.envs.errands import evaluation", "ModuleNotFoundError"),
 }
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from envs import appworld_servers
-from envs.appworld import AppWorld
-from envs.appworld_client import Deadlines, RemoteWorld, errands_servers
-from envs.appworld_prompt import code_blocks, gives_up, look_ups
-from envs.appworld_reward import share_of_tests
-from envs.appworld_servers import Servers, slots_for
-from envs.base import EnvError
-from reward import sandbox
+from rlpost.envs import appworld_servers
+from rlpost.envs.appworld import AppWorld
+from rlpost.envs.appworld_client import Deadlines, RemoteWorld, errands_servers
+from rlpost.envs.appworld_prompt import code_blocks, gives_up, look_ups
+from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.appworld_servers import Servers, slots_for
+from rlpost.envs.base import EnvError
+from rlpost.reward import sandbox
 
 isolated = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_what_is_counted_in_code() -> None:
 
 @isolated
 def test_an_unfinished_episode_is_worth_nothing_unless_partial_credit_is_asked_for() -> None:
-    from envs.errands.datasets import task_of
+    from rlpost.envs.errands.datasets import task_of
 
     task = next(task for task in AppWorld.tasks("train", 0) if len(task_of(task.id).build()[1].expected) > 2)
     rewards = {}
@@ -172,7 +172,9 @@ def test_slots_are_one_until_the_first_is_measured() -> None:
 
 
 def test_a_busy_slot_is_waited_for_and_then_said() -> None:
-    servers = Servers(lambda port: [sys.executable, "-m", "envs.errands.server", "--port", str(port)], {}, str(ROOT), 1)
+    servers = Servers(
+        lambda port: [sys.executable, "-m", "rlpost.envs.errands.server", "--port", str(port)], {}, str(ROOT), 1
+    )
     held = servers.take(30.0)
     with pytest.raises(EnvError, match=r"all 1 world servers were busy for 0.1 s"):
         servers.take(0.1)
@@ -208,7 +210,7 @@ def test_a_server_that_hangs_is_given_up_and_replaced() -> None:
 
 PARENT = """
 import sys, threading
-from envs.appworld_client import Deadlines, RemoteWorld, errands_servers
+from rlpost.envs.appworld_client import Deadlines, RemoteWorld, errands_servers
 def play():
     world = RemoteWorld(errands_servers(1), sys.argv[1], "x", Deadlines())
     print(world._server.process.pid, flush=True)

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from envs.base import EnvError
-from envs.countdown import Countdown, Puzzles
-from reward.countdown import evaluate
+from rlpost.envs.base import EnvError
+from rlpost.envs.countdown import Countdown, Puzzles
+from rlpost.reward.countdown import evaluate
 
 OPTIONS = {"numbers": 3, "highest": 9, "operators": "+-"}
 

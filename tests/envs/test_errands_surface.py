@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
-from envs.errands.datasets import load_task_ids
-from reward import sandbox
+from rlpost.envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
+from rlpost.envs.errands.datasets import load_task_ids
+from rlpost.reward import sandbox
 
 pytestmark = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
 FAILED = "Execution failed. Traceback:\n"
@@ -127,7 +127,7 @@ def test_completion_and_tests(surface: Surface) -> None:
 
 
 def test_states_are_kept_and_brought_back() -> None:
-    from envs.errands.world import ErrandsWorld
+    from rlpost.envs.errands.world import ErrandsWorld
 
     with ErrandsWorld(load_task_ids("train")[0]) as world:
         world.save_state("start")
@@ -140,7 +140,7 @@ def test_states_are_kept_and_brought_back() -> None:
 
 
 def test_too_many_calls_and_executions_are_refused() -> None:
-    from envs.errands.world import ErrandsWorld
+    from rlpost.envs.errands.world import ErrandsWorld
 
     task_id = load_task_ids("train")[0]
     with ErrandsWorld(task_id, max_api_calls_per_interaction=3, max_interactions=2) as world:
@@ -163,7 +163,7 @@ def test_too_many_calls_and_executions_are_refused() -> None:
     ],
 )
 def test_wrong_calls_are_worded(code: str, message: str) -> None:
-    from envs.errands.world import ErrandsWorld
+    from rlpost.envs.errands.world import ErrandsWorld
 
     with ErrandsWorld(load_task_ids("train")[0]) as world:
         assert message in world.execute(code)

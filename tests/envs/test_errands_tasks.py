@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from envs.errands import registry
-from envs.errands.apps import APPS
-from envs.errands.datasets import VARIANTS, TaskId, UnknownTask, load_task_ids, splits, task_of
-from envs.errands.evaluation import Verdict, difference, judge, same_answer
-from envs.errands.scenarios import SCENARIOS
-from envs.errands.world import ErrandsWorld
-from reward import sandbox
+from rlpost.envs.errands import registry
+from rlpost.envs.errands.apps import APPS
+from rlpost.envs.errands.datasets import VARIANTS, TaskId, UnknownTask, load_task_ids, splits, task_of
+from rlpost.envs.errands.evaluation import Verdict, difference, judge, same_answer
+from rlpost.envs.errands.scenarios import SCENARIOS
+from rlpost.envs.errands.world import ErrandsWorld
+from rlpost.reward import sandbox
 
 SABOTAGE = {
     "a note more": lambda state: state.insert("notes_notes", title="x", content="y"),

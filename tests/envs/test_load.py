@@ -11,8 +11,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from envs.base import EnvError, Task
-from envs.load import load_tasks
+from rlpost.envs.base import EnvError, Task
+from rlpost.envs.load import load_tasks
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "1+1?", "answer": "2", "scenario": "sums", "difficulty": 1, "source": "school"},

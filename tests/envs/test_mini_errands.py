@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from envs.base import EnvError, Score, Task
-from envs.errands import mini
-from envs.errands.mini import USES, MiniErrands, _play
-from envs.errands.mini_world import KINDS, POOLS, VARIANTS, MiniWorld, build
+from rlpost.envs.base import EnvError, Score, Task
+from rlpost.envs.errands import mini
+from rlpost.envs.errands.mini import USES, MiniErrands, _play
+from rlpost.envs.errands.mini_world import KINDS, POOLS, VARIANTS, MiniWorld, build
 
 
 def play(task: Task, *commands: str) -> tuple[list[str], Score, dict[str, float]]:

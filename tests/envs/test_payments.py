@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from envs.base import Demonstration, EnvError, Task
-from envs.payments import Payments
-from envs.payments_world import ACCOUNTS, MAX_TURNS
+from rlpost.envs.base import Demonstration, EnvError, Task
+from rlpost.envs.payments import Payments
+from rlpost.envs.payments_world import ACCOUNTS, MAX_TURNS
 
 TASK = Task("bgh-7", {"name": "bgh", "amount": 7, "contacts": {"kwx": "AB"}, "ledger": {"bgh": "DC", "qvz": "EF"}})
 

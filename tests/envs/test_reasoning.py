@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from envs.base import EnvError, Score, Task
-from envs.reasoning import ReasoningGym, evaluates_text
-from reward.sandbox import SandboxUnavailable, isolation_problem
-from reward.score import RewardError
+from rlpost.envs.base import EnvError, Score, Task
+from rlpost.envs.reasoning import ReasoningGym, evaluates_text
+from rlpost.reward.sandbox import SandboxUnavailable, isolation_problem
+from rlpost.reward.score import RewardError
 
 pytest.importorskip("reasoning_gym")
 needs_isolation = pytest.mark.skipif(bool(isolation_problem()), reason="this host gives no isolation")
@@ -96,7 +96,7 @@ def test_without_isolation_words_are_not_evaluated(monkeypatch: pytest.MonkeyPat
     def unavailable(*_: Any, **__: Any) -> Any:
         raise SandboxUnavailable("this host gives no isolation")
 
-    monkeypatch.setattr("envs.reasoning.run", unavailable)
+    monkeypatch.setattr("rlpost.envs.reasoning.run", unavailable)
     task = _tasks("countdown")[0]
     with pytest.raises(RewardError, match="no isolation"):
         _score(task, "x + 1", "countdown")

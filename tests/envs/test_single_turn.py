@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from envs.base import EnvError, Score, Task
-from envs.single_turn import SingleTurn
-from reward.plugins import Plugin
-from reward.score import RewardError
-from rollout.chat import TemplateFormat
-from rollout.config import RolloutConfig
-from rollout.env_session import EnvFactory
-from rollout.env_threads import EnvThreads
-from rollout.episode import play
-from rollout.specs import EpisodeSpec
-from rollout.trajectory import StopReason, Trajectory
+from rlpost.envs.base import EnvError, Score, Task
+from rlpost.envs.single_turn import SingleTurn
+from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError
+from rlpost.rollout.chat import TemplateFormat
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.env_session import EnvFactory
+from rlpost.rollout.env_threads import EnvThreads
+from rlpost.rollout.episode import play
+from rlpost.rollout.specs import EpisodeSpec
+from rlpost.rollout.trajectory import StopReason, Trajectory
 from tests.support.engines import ScriptedEngine, sample_of
 from tests.support.tokenizers import byte_tokenizer
 
 ROW: dict[str, Any] = {"prompt": "2 + 2?", "answer": "4", "level": 3}
 REWARDS = """
-from reward.score import Score
+from rlpost.reward.score import Score
 
 def own(completion, task):
     return float(completion == task["answer"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from envs.base import EnvError, Task
-from envs.sudoku import Sudoku, solutions
+from rlpost.envs.base import EnvError, Task
+from rlpost.envs.sudoku import Sudoku, solutions
 
 
 def test_there_are_288_grids_and_each_keeps_the_rules() -> None:

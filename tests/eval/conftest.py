@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reward.plugins import Plugin
 from rlpost.eval.display import Display
 from rlpost.eval.plan import make_plan
 from rlpost.eval.run import evaluate
 from rlpost.eval.settings import settle
 from rlpost.learner.config import ModelConfig
 from rlpost.learner.source import materialise
+from rlpost.reward.plugins import Plugin
 
 ENGINES = Path(__file__).parent.parent / "support" / "engines.py"
 SUMS = '''

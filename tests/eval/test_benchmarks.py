@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from envs.base import Task
-from envs.single_turn import SingleTurn
+from rlpost.envs.base import Task
+from rlpost.envs.single_turn import SingleTurn
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.catalogue import CATALOGUE
 from rlpost.eval.find import find

@@ -177,7 +177,7 @@ def test_what_cannot_be_compared(whole: Path, tmp_path: Path) -> None:
 def test_an_environment_is_a_benchmark_and_scenarios_count_whole(run_eval: Run, tmp_path: Path) -> None:
     bench = tmp_path / "world.py"
     bench.write_text(
-        "from envs.base import Env, Observation, Score, Task\n\n\n"
+        "from rlpost.envs.base import Env, Observation, Score, Task\n\n\n"
         "class Environment(Env):\n"
         "    @classmethod\n"
         "    def tasks(cls, split, seed):\n"

@@ -13,7 +13,7 @@ from rlpost.eval.command import settings_of_options
 from rlpost.eval.plan import make_plan, settings_of
 from rlpost.eval.run import _gpus, model_of
 from rlpost.eval.settings import EvalSettings, settle
-from rollout.chat import PlainFormat, TemplateFormat
+from rlpost.rollout.chat import PlainFormat, TemplateFormat
 
 GIVEN = {"model": "m", "n": None, "temperature": None}
 
@@ -50,7 +50,7 @@ def run(tmp_path: Path, tiny_model: Path) -> Path:
         (checkpoint / "trainer_state.pt").touch()
     recipe = {
         "model": {"path": "x", "trust_remote_code": True},
-        "env": {"name": "envs.payments:Payments", "options": {"expert_share": 0.5}},
+        "env": {"name": "rlpost.envs.payments:Payments", "options": {"expert_share": 0.5}},
         "rollout": {"chat": "plain", "separator": "|", "max_turns": 3, "max_new_tokens": 6, "max_context": 100},
         "engine": {"gpu_memory_utilization": 0.2},
     }

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from algorithms.base import Algorithm, LossOutput, PackedViews, Plan, StepConstants
+from rlpost.algorithms.base import Algorithm, LossOutput, PackedViews, Plan, StepConstants
 from rlpost.learner.batch import LearnerSetup, StepBatch
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.optimizers import make_optimizer
@@ -21,7 +21,7 @@ from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import materialise
 from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
-from rollout.trajectory import StopReason, Trajectory, Turn
+from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 
 TINY = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, initializer_range=0.3)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from algorithms.base import Plan
+from rlpost.algorithms.base import Plan
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.export import as_numpy, layer_of
 from rlpost.learner.learner import Learner

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.optimizers_convex import best, state_numel
+from rlpost.benchmarks.studies.optimizers_convex import best, state_numel
 from rlpost.learner.apollo import Apollo
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.errors import ModelError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from algorithms.base import Plan
+from rlpost.algorithms.base import Plan
 from rlpost.learner.checkpoint import STATE
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError

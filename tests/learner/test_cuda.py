@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import Algorithm, StepConstants
-from algorithms.grpo import GRPO
-from algorithms.loop import Loop, LoopConfig
+from rlpost.algorithms.base import Algorithm, StepConstants
+from rlpost.algorithms.grpo import GRPO
+from rlpost.algorithms.loop import Loop, LoopConfig
 from rlpost.learner.attention import PackedLayout, packed_attention
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
@@ -22,7 +22,7 @@ from rlpost.learner.packing import Pack
 from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
 from rlpost.learner.views import FlatBatch
-from rollout.parameters import tensors_of
+from rlpost.rollout.parameters import tensors_of
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

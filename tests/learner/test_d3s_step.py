@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms import registry
-from algorithms.base import Algorithm, AlgorithmError, PackedViews
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import Algorithm, AlgorithmError, PackedViews
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
 from tests.learner.helpers import batch, setup, weights_of

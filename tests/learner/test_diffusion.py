@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from algorithms import registry
-from algorithms.base import Algorithm
-from algorithms.elbo import Elbo
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import Algorithm
+from rlpost.algorithms.elbo import Elbo
 from rlpost.learner.attention import NAME, PackedLayout
 from rlpost.learner.batch import LearnerError, StepBatch
 from rlpost.learner.config import BuildConfig, ModelConfig, OptimizerConfig
@@ -29,7 +29,7 @@ from rlpost.learner.learner import Learner
 from rlpost.learner.own_forward import OwnForward
 from rlpost.learner.source import materialise
 from rlpost.learner.step import learn
-from rollout.trajectory import Trajectory
+from rlpost.rollout.trajectory import Trajectory
 from tests.learner.helpers import TINY, batch, double_updater, gradient, setup, tiny_folder, trajectory, weights_of
 from tests.support.own_code import own_code_folder
 

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward.plugins import Plugin
 from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.group import LearnerGroup
 from rlpost.learner.learner import Learner
+from rlpost.reward.plugins import Plugin
 from tests.learner.helpers import batch, setup, tiny_folder
 
 MINE = """
 import os
-from algorithms.base import Algorithm, LossOutput
+from rlpost.algorithms.base import Algorithm, LossOutput
 class Mine(Algorithm):
     def loss(self, views, constants):
         return LossOutput(-(views.logprobs * views.advantages * views.mask).sum() / constants.tokens)

@@ -11,8 +11,8 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
-from algorithms import registry
-from algorithms.base import Plan
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import Plan
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError

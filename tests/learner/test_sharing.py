@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.base import Plan
+from rlpost.algorithms.base import Plan
 from rlpost.learner import rows as rows_module
 from rlpost.learner.attention import NAME, PackedLayout, owned
 from rlpost.learner.sharing import shared_rows

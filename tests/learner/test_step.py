@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms import registry
-from algorithms.base import Algorithm, LossOutput, PackedViews, Plan, StepConstants
-from reward.plugins import Plugin
+from rlpost.algorithms import registry
+from rlpost.algorithms.base import Algorithm, LossOutput, PackedViews, Plan, StepConstants
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.rows import score_rows
 from rlpost.learner.step import learn, minibatches
+from rlpost.reward.plugins import Plugin
 from tests.learner.helpers import Clipped, batch, double_updater, gradient, setup, weights_of
 
 
@@ -324,7 +324,7 @@ def test_a_loss_sees_entropies_with_gradient_only_where_it_reads_them(model_fold
 def test_an_algorithm_of_ones_own_is_built_from_the_setup(model_folder: Path, tmp_path: Path) -> None:
     code = tmp_path / "mine.py"
     code.write_text(
-        "from algorithms.base import Algorithm, LossOutput\n"
+        "from rlpost.algorithms.base import Algorithm, LossOutput\n"
         "class Mine(Algorithm):\n"
         "    def loss(self, views, constants):\n"
         "        return LossOutput(-(views.logprobs * views.advantages * views.mask).sum() / constants.tokens)\n"

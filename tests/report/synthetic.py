@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlpost.report import EvalSummary, MetricsWriter, ResultRecord, RolloutWriter, package_versions, write_result
-from rollout.trajectory import StopReason, Trajectory, Turn
+from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'><!-- \u202e\0 naïve 🦊"
 """What a model might write that a careless page would run."""
@@ -26,7 +26,7 @@ model:
     hidden: 256
     layers: 3
 env:
-  name: envs.accounts:Accounts
+  name: rlpost.envs.accounts:Accounts
   options:
     apps: 2
 algorithm:

@@ -199,7 +199,9 @@ def test_every_text_has_contrast_in_both_themes() -> None:
 
 
 def test_a_run_over_sources_shows_their_weights_and_nothing_of_rollouts(tmp_path: Path) -> None:
-    recipe = "algorithm: {name: scalebio}\nenv: {name: envs.base:Env}\nsteps: 2\nrollout: {max_turns: 3}\nseed: 0\n"
+    recipe = (
+        "algorithm: {name: scalebio}\nenv: {name: rlpost.envs.base:Env}\nsteps: 2\nrollout: {max_turns: 3}\nseed: 0\n"
+    )
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert dict(run_data(tmp_path)["chips"])["turns at most"] == "3"  # nothing says yet that it is of this kind
     test = {"weighted": {"loss": 0.5, "token_accuracy": 0.75, "answer_accuracy": 0.25}}

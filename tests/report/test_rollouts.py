@@ -11,7 +11,7 @@ import pytest
 
 from rlpost.report import RolloutWriter, read_rollouts, rollout_record
 from rlpost.report.rollouts import rollout_files
-from rollout.trajectory import StopReason, Trajectory, Turn
+from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 from tests.report.synthetic import LearnedFromAll, Vocabulary, hostile_trajectory, play
 
 

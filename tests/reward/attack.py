@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, replace
 
-from reward.sandbox import Limits, Reason
+from rlpost.reward.sandbox import Limits, Reason
 
 ROOMY = Limits(wall_s=30, cpu_s=20, memory_mib=256, processes=16, output_bytes=1 << 16, file_bytes=4 << 20)
 BRIEF = replace(ROOMY, wall_s=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reward.sandbox import Reason
+from rlpost.reward.sandbox import Reason
 from tests.reward.attack import BRIEF, attack
 
 OK, ERROR, TIMEOUT = Reason.OK, Reason.ERROR, Reason.TIMEOUT
@@ -47,7 +47,9 @@ FILES = [
     attack("changing the library", "import json; open(json.__file__, 'a'); print('ESCAPED')", ERROR),
     attack("deleting the library", "import json, os; os.remove(json.__file__); print('ESCAPED')", ERROR),
     attack("the host's packages", "import numpy; print('ESCAPED')", ERROR, says="ModuleNotFoundError"),
-    attack("the sandbox's own code", "import reward.sandbox; print('ESCAPED')", ERROR, says="ModuleNotFoundError"),
+    attack(
+        "the sandbox's own code", "import rlpost.reward.sandbox; print('ESCAPED')", ERROR, says="ModuleNotFoundError"
+    ),
     attack(
         "device node",
         "import os, stat; os.mknod('d', stat.S_IFBLK | 0o666, os.makedev(254, 0)); print('ESCAPED')",

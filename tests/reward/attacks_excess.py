@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reward.sandbox import Reason
+from rlpost.reward.sandbox import Reason
 from tests.reward.attack import BRIEF, FRUGAL, attack
 
 ERROR, TIMEOUT, CPU, MEMORY = Reason.ERROR, Reason.TIMEOUT, Reason.CPU, Reason.MEMORY

@@ -158,7 +158,7 @@ _CHEATS = {
         """,
     "broken machinery": """
         import sys
-        machinery = sys.modules["reward.code.candidate"]
+        machinery = sys.modules["rlpost.reward.code.candidate"]
         machinery.values.encode = lambda value, other: {"float": "nan"}
         machinery._stay = lambda value: {"remote": [0, "int"]}
         def square_plus(x): return 11

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from reward import sandbox
-from reward.sandbox.inside import kernel, seccomp
+from rlpost.reward import sandbox
+from rlpost.reward.sandbox.inside import kernel, seccomp
 from tests.reward.attack import BRIEF, FRUGAL, Attack
 from tests.reward.attacks_escape import ESCAPES
 from tests.reward.attacks_excess import EXCESS

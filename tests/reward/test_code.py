@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from reward import sandbox
-from reward.code import Ending, check, extract_code, reward
-from reward.sandbox import Limits
-from reward.score import RewardError, Score
+from rlpost.reward import sandbox
+from rlpost.reward.code import Ending, check, extract_code, reward
+from rlpost.reward.sandbox import Limits
+from rlpost.reward.score import RewardError, Score
 from tests.reward.cheats import CHEATS, TESTS
 
 pytestmark = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())

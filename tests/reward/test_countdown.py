@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reward import countdown
-from reward.score import RewardError
+from rlpost.reward import countdown
+from rlpost.reward.score import RewardError
 
 NUMBERS, TARGET = [3, 5, 7, 25], 75
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward.functions import BUILT_IN, RewardFunction, load_reward
-from reward.plugins import Plugin
-from reward.score import RewardError, Score
+from rlpost.reward.functions import BUILT_IN, RewardFunction, load_reward
+from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError, Score
 
 TASK = {"prompt": "What is 2 + 2?", "answer": "4", "level": 3}
 
@@ -145,7 +145,7 @@ def test_built_in_names(name: str) -> None:
     [
         ("maths", "there is no reward function 'maths'; did you mean 'math'"),
         ("zzz", "Built in are math, gsm8k, countdown, sudoku, code"),
-        ("reward.countdown:nothing", "cannot be loaded: reward.countdown has no 'nothing'"),
+        ("rlpost.reward.countdown:nothing", "cannot be loaded: rlpost.reward.countdown has no 'nothing'"),
         ("no_such_module:f", "cannot be loaded: cannot import no_such_module"),
         ("missing.py:f", "cannot be loaded: no file missing.py"),
     ],

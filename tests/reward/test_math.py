@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from reward import math
-from reward.pool import SessionPool
-from reward.score import RewardError
+from rlpost.reward import math
+from rlpost.reward.pool import SessionPool
+from rlpost.reward.score import RewardError
 from tests.reward.math_cases import RIGHT, WRONG
 
 

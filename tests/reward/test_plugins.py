@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.plugins import Plugin, PluginError
+from rlpost.reward.plugins import Plugin, PluginError
 
 SLOW = "import time\ntime.sleep(0.3)\nRUNS = []\nRUNS.append(1)\ndef reward():\n    return len(RUNS)\n"
 

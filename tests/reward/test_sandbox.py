@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reward import sandbox
-from reward.sandbox import Limits, Reason, launcher
-from reward.sandbox.inside.filesystem import SCRATCH
+from rlpost.reward import sandbox
+from rlpost.reward.sandbox import Limits, Reason, launcher
+from rlpost.reward.sandbox.inside.filesystem import SCRATCH
 
 CHECKOUT = Path(__file__).parents[2]
 needs_isolation = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
@@ -187,7 +187,7 @@ def test_the_death_of_the_host_is_the_death_of_all() -> None:
 
 
 _HOST = """
-from reward.sandbox import Limits, Session
+from rlpost.reward.sandbox import Limits, Session
 session = Session(Limits(wall_s=600), callback=lambda name, arguments: print("ready", flush=True))
 session.execute("call('ready'); import time; time.sleep(600)")
 """
@@ -232,8 +232,8 @@ def _in_a_child(program: str, **popen: object) -> str:
 
 _WITHOUT_ISOLATION = """
 import os
-from reward import sandbox
-from reward.sandbox.inside import identity, kernel
+from rlpost.reward import sandbox
+from rlpost.reward.sandbox.inside import identity, kernel
 identity.unshare_with_user(os.open("/proc", os.O_RDONLY), kernel.CLONE_NEWNS)
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
 kernel.drop_capabilities()
@@ -282,8 +282,8 @@ with sandbox.Session(limits) as session:
 
 _ROOT_WITHOUT_USER_NAMESPACES = """
 import os, sys
-from reward import sandbox
-from reward.sandbox.inside import kernel
+from rlpost.reward import sandbox
+from rlpost.reward.sandbox.inside import kernel
 (ready, readied), (mapped, mapping) = os.pipe(), os.pipe()
 child = os.fork()
 if child:  # root maps many users for the child, which then is root over these, and forbids namespaces of users
@@ -307,7 +307,7 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may do without user namespaces")
 def test_root_does_without_user_namespaces() -> None:
     program = """
-from reward import sandbox
+from rlpost.reward import sandbox
 print(sandbox.isolation() is not None)
 print(sandbox.run("import os; print(os.getuid(), os.getpid(), os.path.exists('/etc'))").stdout, end="")
 print(sandbox.run("import os; os.setuid(0)").stderr.splitlines()[-1])
@@ -329,7 +329,7 @@ def test_an_ordinary_user_gets_the_same_isolation() -> None:
         pytest.skip("no Python 3.11 here that another user could run")
     program = f"""
 import sys; sys.path.insert(0, {str(CHECKOUT)!r})
-from reward import sandbox
+from rlpost.reward import sandbox
 print(sandbox.isolation() is not None)
 print(sandbox.run("import os; print(os.getuid(), os.getpid(), os.path.exists('/etc'))").stdout, end="")
 print(sandbox.run("import os\\nwhile True: os.fork()", sandbox.Limits(wall_s=2)).reason)
@@ -341,7 +341,9 @@ print(sandbox.run("import os\\nwhile True: os.fork()", sandbox.Limits(wall_s=2))
 
 
 def _works_for_nobody(python: str) -> bool:
-    version = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); import reward; sys.exit(sys.version_info < (3, 11))"
+    version = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); import rlpost.reward; sys.exit(sys.version_info < (3, 11))"
+    )
     try:
         return subprocess.run([python, "-c", version], user=65534, group=65534, extra_groups=[]).returncode == 0
     except OSError:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from reward.sandbox.inside import seccomp
+from rlpost.reward.sandbox.inside import seccomp
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 REFUSE, NOT_THERE = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reward import sandbox
-from reward.sandbox import CallError, Limits, Reason, Session
+from rlpost.reward import sandbox
+from rlpost.reward.sandbox import CallError, Limits, Reason, Session
 
 pytestmark = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
 LIMITS = Limits(wall_s=20, output_bytes=2000, memory_mib=256)

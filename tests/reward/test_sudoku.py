@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reward import sudoku
-from reward.score import RewardError
+from rlpost.reward import sudoku
+from rlpost.reward.score import RewardError
 
 # 1 2 | 3 4     . 2 | 3 4
 # 3 4 | 1 2     3 . | 1 2

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from rollout.vllm.config import VllmConfig, engine_environment
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.rollout.weight_update import WeightUpdate
 from tests.support.vllm_host import CONTEXT, STOP, perturbed, reference_logprobs, small_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -29,8 +29,8 @@ def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: 
         monkeypatch.setitem(os.environ, name, value)
     from vllm.distributed.weight_transfer import nccl_common
 
-    from rollout.vllm import transfer
-    from rollout.vllm.engine import VllmEngine
+    from rlpost.rollout.vllm import transfer
+    from rlpost.rollout.vllm.engine import VllmEngine
 
     class ThroughTheHost:
         """In the place of vLLM's communicator."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import Message
-from rollout.chat import ChatError, PlainFormat, TemplateFormat, load_format
-from rollout.truncate import NOTICE, truncate
+from rlpost.envs.base import Message
+from rlpost.rollout.chat import ChatError, PlainFormat, TemplateFormat, load_format
+from rlpost.rollout.truncate import NOTICE, truncate
 from tests.support.tokenizers import byte_tokenizer
 
 OPENING: list[Message] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wie spät? 🕐"}]

@@ -21,13 +21,13 @@ from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.source import materialise
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode, draw
+from rlpost.rollout.diffusion.engine import DiffusionEngine
+from rlpost.rollout.diffusion.model import BlockModel
+from rlpost.rollout.engine import EngineError, Sample, SampleRequest
+from rlpost.rollout.weight_update import WeightUpdate
 from rlpost.weights import probe_tokens
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode, draw
-from rollout.diffusion.engine import DiffusionEngine
-from rollout.diffusion.model import BlockModel
-from rollout.engine import EngineError, Sample, SampleRequest
-from rollout.weight_update import WeightUpdate
 from tests.support.own_code import own_code_folder
 
 BUILD = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, initializer_range=0.3)

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.base import Env, Task
-from reward.score import RewardError, Score
-from rollout.chat import TemplateFormat
-from rollout.config import RolloutConfig
-from rollout.engine import EngineError, Sample, SampleRequest
-from rollout.env_session import EnvFactory
-from rollout.env_threads import EnvThreads
-from rollout.episode import EpisodeControl, play, turn_seed
-from rollout.specs import REWARD_ERROR, EpisodeSpec, summarize
-from rollout.trajectory import StopReason, Trajectory
+from rlpost.envs.base import Env, Task
+from rlpost.reward.score import RewardError, Score
+from rlpost.rollout.chat import TemplateFormat
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.engine import EngineError, Sample, SampleRequest
+from rlpost.rollout.env_session import EnvFactory
+from rlpost.rollout.env_threads import EnvThreads
+from rlpost.rollout.episode import EpisodeControl, play, turn_seed
+from rlpost.rollout.specs import REWARD_ERROR, EpisodeSpec, summarize
+from rlpost.rollout.trajectory import StopReason, Trajectory
 from tests.support.engines import ScriptedEngine, random_sampler, sample_of
 from tests.support.tokenizers import byte_tokenizer
 from tests.support.worlds import AsyncBroken, AsyncChatter, Broken, Chatter, QuickChatter, Slow

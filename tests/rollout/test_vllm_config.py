@@ -11,10 +11,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rollout.engine import EngineError
-from rollout.parameters import ModelParameters, tensors_of
-from rollout.vllm.config import VllmConfig, engine_environment, intel_openmp
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError
+from rlpost.rollout.parameters import ModelParameters, tensors_of
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment, intel_openmp
+from rlpost.rollout.weight_update import WeightUpdate
 
 PARAMETERS = ModelParameters(required={"a.weight": (2, 3), "b.bias": (4,)}, optional={"head.weight": (2, 3)})
 
@@ -69,7 +69,7 @@ def test_vllm_chooses_its_model_runner_only_where_that_was_tried(
 
 
 def test_config_and_parameters_do_not_import_vllm() -> None:
-    code = "import sys, rollout.vllm.config, rollout.parameters; sys.exit('vllm' in sys.modules)"
+    code = "import sys, rlpost.rollout.vllm.config, rlpost.rollout.parameters; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
@@ -119,7 +119,7 @@ def test_a_buffer_is_read_as_the_parameters_that_lie_in_it(monkeypatch: pytest.M
     sent = [torch.randn(2, 3), torch.randn(4).bfloat16(), torch.randn(3, 1).bfloat16()]
     flat = [weight.flatten().view(torch.uint8) for weight in sent]
     buffers = {"first": torch.cat(flat[:2]), "second": flat[2]}
-    monkeypatch.setattr("rollout.parameters._opened", lambda handles: buffers[handles["GPU"]])
+    monkeypatch.setattr("rlpost.rollout.parameters._opened", lambda handles: buffers[handles["GPU"]])
     shapes, dtypes = [(2, 3), (4,), (3, 1)], ["float32", "bfloat16", "bfloat16"]
     payload = [{"GPU": "first"}, None, {"GPU": "second"}]
     read = dict(tensors_of(WeightUpdate(1, ["a", "b", "c"], dtypes, shapes, "ipc", payload)))

@@ -115,7 +115,7 @@ async def check_contract(engine: Any) -> list[str]:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
     from vllm.v1.engine import EngineCoreRequest, FinishReason
 
-    from rollout.vllm.config import CPU_HEAD_SIZES
+    from rlpost.rollout.vllm.config import CPU_HEAD_SIZES
 
     broken = broken_names(PARAMETERS, FIELDS)
     if not {"STOP", "LENGTH"} <= set(FinishReason.__members__):
@@ -144,14 +144,14 @@ def test_the_check_sees_what_is_missing() -> None:
 
 def test_the_plugin_is_an_entry_point() -> None:
     values = [point.value for point in entry_points(group="vllm.general_plugins") if point.name == "rlpost"]
-    assert values == ["rollout.vllm.transfer:register"]
+    assert values == ["rlpost.rollout.vllm.transfer:register"]
 
 
 async def register_again(engine: Any) -> list[bool]:
     """vLLM may load plugins several times in one process."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    from rollout.vllm import transfer
+    from rlpost.rollout.vllm import transfer
 
     transfer.register()
     return [WeightTransferEngineFactory._registry["rlpost"]() is transfer.ReferenceReceiver]
@@ -165,8 +165,8 @@ async def nccl_form(engine: Any) -> Any:
     """An announced broadcast as vLLM's own receiver parses it."""
     from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferUpdateInfo
 
-    from rollout.vllm.transfer import update_info
-    from rollout.weight_update import WeightUpdate
+    from rlpost.rollout.vllm.transfer import update_info
+    from rlpost.rollout.weight_update import WeightUpdate
 
     info = NCCLWeightTransferUpdateInfo(**update_info(WeightUpdate(3, ["a"], ["bfloat16"], [(2, 3)], "nccl", [None])))
     return info.names, info.dtype_names, info.shapes
@@ -179,7 +179,7 @@ def test_a_broadcast_has_the_form_of_vllms_receiver(vllm: Run) -> None:
 async def wrong_bytes(engine: Any) -> str:
     import numpy as np
 
-    from rollout.parameters import as_tensor
+    from rlpost.rollout.parameters import as_tensor
 
     try:
         as_tensor(np.zeros(3, np.float32), "bfloat16")
@@ -202,7 +202,7 @@ async def has_method(engine: Any, name: str) -> bool:
     """Whether vLLM's base class of receivers asks for ``name`` and ours defines it."""
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from rollout.vllm.transfer import NcclReceiver, ReferenceReceiver
+    from rlpost.rollout.vllm.transfer import NcclReceiver, ReferenceReceiver
 
     asked = vars(WeightTransferEngine).get(name)
     return asked is not None and asked not in (getattr(ReferenceReceiver, name), getattr(NcclReceiver, name))
@@ -213,7 +213,7 @@ async def where_weights_are_written_in_place(engine: Any) -> list[bool]:
 
     from torch import device, nn
 
-    from rollout.vllm.transfer import in_place
+    from rlpost.rollout.vllm.transfer import in_place
 
     class FusedMoE(nn.Linear):
         pass

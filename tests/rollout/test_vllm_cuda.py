@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from rollout.engine import Sample, SampleRequest
-from rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.rollout.engine import Sample, SampleRequest
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 from tests.support.vllm_host import CONTEXT, STOP, perturbed, reference_logprobs, small_model, update_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -39,7 +39,7 @@ def test_samples_say_the_log_probs_they_were_drawn_with(
     monkeypatch.delitem(os.environ, "VLLM_USE_V2_MODEL_RUNNER", raising=False)
     for name, value in engine_environment(config, "cuda").items():
         monkeypatch.setitem(os.environ, name, value)
-    from rollout.vllm.engine import VllmEngine
+    from rlpost.rollout.vllm.engine import VllmEngine
 
     old, new = small_model(), perturbed(small_model(), 1)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from tests.support.vllm_host import CONTEXT, STOP, VOCABULARY, engine_host, reference_logprobs, small_model, update_of
 
 Run = Callable[..., Any]
@@ -213,7 +213,7 @@ class Breaking:
 
 async def break_a_loop(engine: Any) -> list[BaseException]:
     """A second loop on the idle engine's core; it dies with three requests in flight and is asked twice more."""
-    from rollout.vllm.loop import StepLoop
+    from rlpost.rollout.vllm.loop import StepLoop
 
     loop = StepLoop(lambda: Breaking(engine._loop.core, 3), 2, [STOP], 4, lock_step=False)  # type: ignore[arg-type]
     requests = [SampleRequest(f"doomed-{i}", PROMPT, 50, temperature=0.0) for i in range(3)]
@@ -241,7 +241,7 @@ def test_a_dead_engine_fails_every_request_with_the_cause(vllm: Run) -> None:
 
 async def close_a_loop(engine: Any) -> BaseException:
     """Close a second loop on the same core with a request in flight."""
-    from rollout.vllm.loop import StepLoop
+    from rlpost.rollout.vllm.loop import StepLoop
 
     core = Breaking(engine._loop.core, -1)
     core.close = lambda: None  # type: ignore[attr-defined]
@@ -314,7 +314,7 @@ class Counting:
 
 async def admissions(engine: Any, tokens: list[int], slots: int, lock_step: bool) -> list[int]:
     """How many requests were let in before each step."""
-    from rollout.vllm.loop import StepLoop
+    from rlpost.rollout.vllm.loop import StepLoop
 
     core = Counting()
     loop = StepLoop(lambda: core, slots, [STOP], 0, lock_step)  # type: ignore[arg-type, return-value]
@@ -348,7 +348,7 @@ def test_a_request_does_not_wait_long_for_others(vllm: Run) -> None:
 
 async def burst(engine: Any, count: int, slots: int) -> list[int]:
     """Admissions before each step where ``count`` requests come one after another to an idle engine of a GPU's kind."""
-    from rollout.vllm import loop as module
+    from rlpost.rollout.vllm import loop as module
 
     normal, core = (module.BURST_S, module.LONGEST_BURST_S), Counting(waits_for_bursts=True)
     module.BURST_S, module.LONGEST_BURST_S = 0.5, 30.0  # however slow this machine is

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout.engine import Sample, SampleRequest
+from rlpost.rollout.engine import Sample, SampleRequest
 from tests.support.vllm_host import small_model, update_of
 
 Run = Callable[..., Any]

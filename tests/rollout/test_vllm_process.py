@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import ray
 
-from rollout.chat import TemplateFormat
-from rollout.engine import EngineError, SampleRequest
-from rollout.vllm.channel import Channel, SharedArrays
+from rlpost.rollout.chat import TemplateFormat
+from rlpost.rollout.engine import EngineError, SampleRequest
+from rlpost.rollout.vllm.channel import Channel, SharedArrays
 from tests.rollout import test_vllm_engine as sampling
 from tests.rollout import test_vllm_weights as weights
 from tests.support.tokenizers import byte_tokenizer

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.weight_update import WeightUpdate
 from tests.support.vllm_host import (
     CONFIG,
     VOCABULARY,

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from envs.base import Task
-from reward.plugins import Plugin, PluginError
-from rollout.chat import ChatError, TemplateFormat
-from rollout.config import RolloutConfig
-from rollout.gate import OrderedGate
-from rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup
-from rollout.trajectory import StopReason, Trajectory
-from rollout.weight_update import WeightUpdate
-from rollout.worker import RolloutWorker
+from rlpost.envs.base import Task
+from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.rollout.chat import ChatError, TemplateFormat
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.gate import OrderedGate
+from rlpost.rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup
+from rlpost.rollout.trajectory import StopReason, Trajectory
+from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.worker import RolloutWorker
 from tests.support.engines import LockStepScriptedEngine, ScriptedEngine
 from tests.support.tokenizers import byte_tokenizer
 from tests.support.worlds import Broken, Chatter, Keeper
@@ -164,7 +164,7 @@ def test_status_says_what_runs_on_which_task(model_folder: str) -> None:
 
 
 def test_a_worker_wears_out_on_hung_threads_and_says_so(model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rollout.worker.MAX_ABANDONED_THREADS", 1)
+    monkeypatch.setattr("rlpost.rollout.worker.MAX_ABANDONED_THREADS", 1)
 
     async def scenario() -> list[Summary]:
         worker = RolloutWorker(_setup(model_folder, "Broken", deadline_s=0.2))
@@ -247,7 +247,7 @@ def test_the_gate_hands_on_the_place_of_one_that_gave_up() -> None:
 WORLD = """
 import os
 from pathlib import Path
-from envs.single_turn import SingleTurn
+from rlpost.envs.single_turn import SingleTurn
 
 class Here(SingleTurn):
     def metrics(self):

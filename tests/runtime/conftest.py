@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "seed": 5,
     "steps": 2,
     "model": {"build": {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 64, "initializer_range": 0.2}},
-    "env": {"name": "envs.payments:Payments"},
+    "env": {"name": "rlpost.envs.payments:Payments"},
     "batch": {"tasks": 4, "group_size": 4},
     "rollout": {"max_turns": 3, "max_new_tokens": 6, "max_context": 192},
     "algorithm": {"name": "grpo", "clip": 0.2},

@@ -85,7 +85,7 @@ def test_weights_are_learned_written_and_used_by_reinforcement_learning(
     (tmp_path / "mine.py").write_text("def ones(prompts, completions, **columns):\n    return [1.0] * len(prompts)\n")
     trained = run(
         small_recipe(
-            "env={name: envs.single_turn:SingleTurn, options: {reward: mine.py:ones}}",
+            "env={name: rlpost.envs.single_turn:SingleTurn, options: {reward: mine.py:ones}}",
             "data={train: prompts.jsonl, source_weights: weights/source_weights.json}",
             "rollout.max_turns=1",
             "steps=6",

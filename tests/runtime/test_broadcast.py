@@ -20,9 +20,9 @@ from rlpost.placement import Placement
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 from rlpost.runfolder import create
 from rlpost.seats import place_in_cluster
-from rollout.vllm.config import VllmConfig, engine_environment
 
 from .conftest import rows
 from .test_faults import ENVS

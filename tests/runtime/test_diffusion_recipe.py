@@ -12,20 +12,20 @@ import pytest
 import torch
 import yaml
 
-from reward.plugins import Plugin
 from rlpost.faults import RunError
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig
 from rlpost.learner.model import load_model
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import materialise
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode
+from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.runfolder import RunFolder
 from rlpost.step_metrics import unsolved_reward
 from rlpost.warm_start import WarmStartConfig, WarmStartJob, warm_start
-from rollout.config import RolloutConfig
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode
-from rollout.diffusion.model import BlockModel
 
 from .conftest import rows
 
@@ -33,7 +33,10 @@ TINY: dict[str, Any] = {
     "seed": 5,
     "steps": 2,
     "model": {"build": {"hidden": 32, "layers": 2, "heads": 4, "intermediate": 48}},
-    "env": {"name": "envs.sudoku:Sudoku", "options": {"empty": 4, "bare": True, "train_size": 64, "eval_size": 16}},
+    "env": {
+        "name": "rlpost.envs.sudoku:Sudoku",
+        "options": {"empty": 4, "bare": True, "train_size": 64, "eval_size": 16},
+    },
     "batch": {"tasks": 4, "group_size": 4},
     "rollout": {"max_turns": 1, "max_new_tokens": 20, "max_context": 64, "chat": "plain"},
     "engine": {"slots": 64, "block": 4, "steps": 2},
@@ -45,8 +48,8 @@ TINY: dict[str, Any] = {
 
 
 EVEN = """
-from envs.base import Score, Task
-from envs.one_answer import OneAnswer
+from rlpost.envs.base import Score, Task
+from rlpost.envs.one_answer import OneAnswer
 
 
 class Even(OneAnswer):
@@ -143,7 +146,7 @@ def test_the_warm_start_learns_what_was_shown_and_that_it_ends(tmp_path: Path) -
         model=str(folder),
         output=str(tmp_path / "warm"),
         data=str(data),
-        env=Plugin("envs.sudoku:Sudoku"),
+        env=Plugin("rlpost.envs.sudoku:Sudoku"),
         env_options={},
         rollout=RolloutConfig(max_new_tokens=8, max_context=32, chat="plain"),
         trust_remote_code=False,
@@ -161,7 +164,7 @@ def test_the_warm_start_learns_what_was_shown_and_that_it_ends(tmp_path: Path) -
 
 
 def _prompt(folder: Path) -> list[int]:
-    from rollout.chat import load_format
+    from rlpost.rollout.chat import load_format
 
     return load_format(str(folder), "plain", 64, "\n", False).opening([{"role": "user", "content": "a"}])
 

@@ -17,13 +17,13 @@ import pytest
 import ray
 import yaml
 
-from reward.plugins import Plugin
 from rlpost.controller import Controller
 from rlpost.faults import RunError
 from rlpost.learner.group import LearnerGroup
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
 from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.reward.plugins import Plugin
 from rlpost.runfolder import RunFolder, create
 from rlpost.session import Session, open_session
 
@@ -35,7 +35,7 @@ Run = Callable[..., RunFolder]
 ENVS = """
 import time
 
-from envs.base import Env, Observation, Score, Task
+from rlpost.envs.base import Env, Observation, Score, Task
 
 
 class Base(Env):
@@ -92,7 +92,9 @@ def controller_of(session: Session) -> Controller:
 
 def engine_process(worker: int) -> int:
     """The process id of a worker's engine, which is a child of it."""
-    [found] = [child.pid for child in psutil.Process(worker).children() if "rollout.vllm.served" in child.cmdline()]
+    [found] = [
+        child.pid for child in psutil.Process(worker).children() if "rlpost.rollout.vllm.served" in child.cmdline()
+    ]
     return found
 
 
@@ -121,7 +123,7 @@ def test_a_killed_worker_is_restarted_and_the_step_completes(
 ) -> None:
     if killed != "worker":  # as on a GPU
         own = (
-            Plugin("rollout.vllm.engine:VllmEngine"),
+            Plugin("rlpost.rollout.vllm.engine:VllmEngine"),
             {"config": env_recipe("Base").recipe.engine, "own_process": True},
         )
         monkeypatch.setattr("rlpost.session._engine", lambda *_: own)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import EnvError, Task
+from rlpost.envs.base import EnvError, Task
 from rlpost.placement import place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 from rlpost.recipe_source import known_keys
@@ -16,7 +16,7 @@ GOOD = """\
 model:
   build: {hidden: 32, layers: 1, heads: 2, intermediate: 32}
 env:
-  name: envs.payments:Payments
+  name: rlpost.envs.payments:Payments
 algorithm:
   name: loop
   minibatches: 2
@@ -90,8 +90,8 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         ("algorithm.minibatches=17", "17 mini-batches need at least that many rollouts"),
         ("rollout.max_context=8", "leaves no room for a prompt"),
         ("rollout.top_p=0.9", "top-p, top-k"),
-        ("env.name=envs.payments", "module:Name"),
-        ("env.name=envs.payments:Nothing", "has no 'Nothing'"),
+        ("env.name=rlpost.envs.payments", "module:Name"),
+        ("env.name=rlpost.envs.payments:Nothing", "has no 'Nothing'"),
         ("env.name=nowhere.py:Env", "no file nowhere.py"),
         ("algorithm.name=lop", "loop"),
         ("lag=-1", "greater than or equal to 0"),
@@ -146,7 +146,7 @@ def test_a_split_is_named_with_the_data_set(tmp_path: Path, monkeypatch: pytest.
 )
 def test_tasks_that_cannot_serve_are_refused(tmp_path: Path, tasks: str, words: str) -> None:
     (tmp_path / "worlds.py").write_text(
-        "from envs.base import Env, Task\n\n\nclass Mine(Env):\n    @classmethod\n"
+        "from rlpost.envs.base import Env, Task\n\n\nclass Mine(Env):\n    @classmethod\n"
         f"    def tasks(cls, split, seed):\n        return {tasks}\n"
     )
     with pytest.raises(EnvError, match=words):

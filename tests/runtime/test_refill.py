@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import Task
+from rlpost.envs.base import Task
 from rlpost.faults import RunError
 from rlpost.recipe import LoadedRecipe
 from rlpost.runfolder import RunFolder
@@ -20,7 +20,7 @@ Run = Callable[..., RunFolder]
 
 SEED, WIDTH, SIZE = 5, 4, 4  # of the tiny recipe
 DULL_ENV = """
-from envs.base import Env, Observation, Score, Task
+from rlpost.envs.base import Env, Observation, Score, Task
 
 
 class Dull(Env):

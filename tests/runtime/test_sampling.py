@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from envs.base import Task
+from rlpost.envs.base import Task
 from rlpost.sampling import derive_seed, tasks_of_step
 
 TASKS = [Task(id=str(n), data={}) for n in range(10)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import EnvError, Task
+from rlpost.envs.base import EnvError, Task
 from rlpost.recipe import LoadedRecipe
 from rlpost.sampling import spare_tasks, tasks_of_step
 from rlpost.tasks import load_source_weights

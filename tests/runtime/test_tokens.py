@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 import ray
 
-from algorithms.base import Algorithm, LossOutput, PackedViews, StepConstants
-from envs.base import Task
-from reward.plugins import Plugin
+from rlpost.algorithms.base import Algorithm, LossOutput, PackedViews, StepConstants
+from rlpost.envs.base import Task
 from rlpost.learner.batch import StepBatch
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig
 from rlpost.learner.learner import Learner, LearnerSetup
 from rlpost.learner.source import materialise
-from rollout.config import RolloutConfig
-from rollout.specs import EpisodeSpec, WorkerSetup
-from rollout.trajectory import Trajectory
-from rollout.vllm.config import VllmConfig, engine_environment
-from rollout.worker import RolloutWorker
+from rlpost.reward.plugins import Plugin
+from rlpost.rollout.config import RolloutConfig
+from rlpost.rollout.specs import EpisodeSpec, WorkerSetup
+from rlpost.rollout.trajectory import Trajectory
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.rollout.worker import RolloutWorker
 
 EPISODES = 1000
 Crossed = list[tuple[list[int], list[int], np.ndarray]]
@@ -72,7 +72,7 @@ class Looking(Algorithm):
 def _play(folder: Path) -> tuple[list[Trajectory], list[Crossed]]:
     setup = WorkerSetup(
         model_folder=str(folder),
-        engine=Plugin("rollout.vllm.engine:VllmEngine"),
+        engine=Plugin("rlpost.rollout.vllm.engine:VllmEngine"),
         env=Plugin("tests.support.worlds:AsyncChatter"),
         env_options={"turns": 4, "words": 9},
         config=RolloutConfig(max_turns=5, max_new_tokens=12, max_context=300, max_concurrent=EPISODES),

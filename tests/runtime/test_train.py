@@ -55,7 +55,7 @@ def first_letter(prompts, completions, **columns):
 ALGORITHM = """
 import numpy as np
 
-from algorithms.base import Algorithm, LossOutput
+from rlpost.algorithms.base import Algorithm, LossOutput
 
 
 class Reinforce(Algorithm):
@@ -79,7 +79,7 @@ def single_turn(tmp_path: Path, small_recipe: Make) -> Make:
 
     def make(*overrides: str) -> LoadedRecipe:
         return small_recipe(
-            "env={name: envs.single_turn:SingleTurn, options: {reward: mine.py:first_letter}}",
+            "env={name: rlpost.envs.single_turn:SingleTurn, options: {reward: mine.py:first_letter}}",
             f"data={{train: {tmp_path}/train.jsonl, eval: {tmp_path}/eval.jsonl}}",
             "rollout.max_turns=1",
             *overrides,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.weight_update import WeightUpdate
 
 
 class ScriptedEngine:

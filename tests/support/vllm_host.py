@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rollout.vllm.config import VllmConfig, engine_environment
-from rollout.weight_update import WeightUpdate
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.rollout.weight_update import WeightUpdate
 
 VOCABULARY = 160
 STOP = 9
@@ -78,7 +78,7 @@ class EngineHost:
     """The actor; imports vllm only in its own process."""
 
     def __init__(self, folder: str, config: VllmConfig, options: dict[str, Any]) -> None:
-        from rollout.vllm.engine import VllmEngine
+        from rlpost.rollout.vllm.engine import VllmEngine
 
         self.engine = VllmEngine(folder, config, CONTEXT, [STOP], **options)
 

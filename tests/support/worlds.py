@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from envs.base import Env, Message, Observation, Task
-from reward.score import Score
+from rlpost.envs.base import Env, Message, Observation, Task
+from rlpost.reward.score import Score
 
 
 class Chatter(Env):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from envs.errands.apps.music import music
-from envs.errands.apps.notes import notes
-from envs.errands.apps.phone import phone
-from envs.errands.apps.supervisor import supervisor
-from envs.errands.apps.wallet import wallet
-from envs.errands.registry import App, NoSuchApi
-from envs.errands.state import ApiError, Json, State
+from rlpost.envs.errands.apps.music import music
+from rlpost.envs.errands.apps.notes import notes
+from rlpost.envs.errands.apps.phone import phone
+from rlpost.envs.errands.apps.supervisor import supervisor
+from rlpost.envs.errands.apps.wallet import wallet
+from rlpost.envs.errands.registry import App, NoSuchApi
+from rlpost.envs.errands.state import ApiError, Json, State
 
 api_docs = App("api_docs", "An app to look up which apps and APIs there are and how to call them.", private=False)
 APPS: dict[str, App] = {app.name: app for app in (api_docs, supervisor, phone, wallet, music, notes)}

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated
 
-from envs.errands.registry import App
-from envs.errands.state import ApiError, Json, Row, State
+from rlpost.envs.errands.registry import App
+from rlpost.envs.errands.state import ApiError, Json, Row, State
 
 PageIndex = Annotated[int, "The index of the page to return, from 0."]
 PageLimit = Annotated[int, "The number of results a page, at most 20."]

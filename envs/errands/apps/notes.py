@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from envs.errands.apps.common import PageIndex, PageLimit, add_login, matches, page
-from envs.errands.registry import App
-from envs.errands.state import Json, State
+from rlpost.envs.errands.apps.common import PageIndex, PageLimit, add_login, matches, page
+from rlpost.envs.errands.registry import App
+from rlpost.envs.errands.state import Json, State
 
 notes = App("notes", "An app to write notes and to find them again.")
 add_login(notes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from envs.errands.apps.common import PageIndex, PageLimit, add_login, matches, page
-from envs.errands.registry import App
-from envs.errands.state import ApiError, Json, Row, State
+from rlpost.envs.errands.apps.common import PageIndex, PageLimit, add_login, matches, page
+from rlpost.envs.errands.registry import App
+from rlpost.envs.errands.state import ApiError, Json, Row, State
 
 phone = App("phone", "An app to manage your contacts and to send and read text messages.")
 add_login(phone)

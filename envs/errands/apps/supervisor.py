@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from envs.errands.registry import App
-from envs.errands.state import ApiError, Json, State
+from rlpost.envs.errands.registry import App
+from rlpost.envs.errands.state import ApiError, Json, State
 
 supervisor = App("supervisor", "An app to access your supervisor's personal information, and to end the task.", False)
 

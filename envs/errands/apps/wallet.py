@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from envs.errands.apps.common import PageIndex, PageLimit, add_login, page
-from envs.errands.registry import App
-from envs.errands.state import ApiError, Json, Row, State
+from rlpost.envs.errands.apps.common import PageIndex, PageLimit, add_login, page
+from rlpost.envs.errands.registry import App
+from rlpost.envs.errands.state import ApiError, Json, Row, State
 
 wallet = App("wallet", "An app to send money to others, to receive it and to request it.")
 add_login(wallet)

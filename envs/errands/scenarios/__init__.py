@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.errands.scenarios import easy, hard, medium
-from envs.errands.scenarios.base import SCENARIOS, Plan, Scenario
+from rlpost.envs.errands.scenarios import easy, hard, medium
+from rlpost.envs.errands.scenarios.base import SCENARIOS, Plan, Scenario
 
 __all__ = ["SCENARIOS", "Plan", "Scenario", "easy", "hard", "medium"]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs.errands.evaluation import Expected
-from envs.errands.seed import Seed
-from envs.errands.state import Person
+from rlpost.envs.errands.evaluation import Expected
+from rlpost.envs.errands.seed import Seed
+from rlpost.envs.errands.state import Person
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from envs.errands.evaluation import Expected
-from envs.errands.scenarios.base import DONE, PAGES, Plan, look, scenario, sent, sign_in, texted
-from envs.errands.seed import LINES, PURPOSES, Seed
+from rlpost.envs.errands.evaluation import Expected
+from rlpost.envs.errands.scenarios.base import DONE, PAGES, Plan, look, scenario, sent, sign_in, texted
+from rlpost.envs.errands.seed import LINES, PURPOSES, Seed
 
 
 @scenario(1)

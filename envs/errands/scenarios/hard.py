@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from envs.errands.evaluation import Expected
-from envs.errands.scenarios.base import DONE, PAGES, Plan, look, playlist, requested, scenario, sent, sign_in, texted
-from envs.errands.seed import PURPOSES, Seed
+from rlpost.envs.errands.evaluation import Expected
+from rlpost.envs.errands.scenarios.base import (
+    DONE,
+    PAGES,
+    Plan,
+    look,
+    playlist,
+    requested,
+    scenario,
+    sent,
+    sign_in,
+    texted,
+)
+from rlpost.envs.errands.seed import PURPOSES, Seed
 
 
 def _note(title: str) -> str:

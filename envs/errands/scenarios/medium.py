@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from envs.errands.evaluation import Expected
-from envs.errands.scenarios.base import DONE, PAGES, Plan, look, playlist, requested, scenario, sent, sign_in
-from envs.errands.seed import GENRES, PURPOSES, Seed
+from rlpost.envs.errands.evaluation import Expected
+from rlpost.envs.errands.scenarios.base import DONE, PAGES, Plan, look, playlist, requested, scenario, sent, sign_in
+from rlpost.envs.errands.seed import GENRES, PURPOSES, Seed
 
 
 @scenario(2)

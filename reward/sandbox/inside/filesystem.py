@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from reward.sandbox.inside import kernel
+from rlpost.reward.sandbox.inside import kernel
 
 SCRATCH = "/tmp"
 _ASIDE = "/aside"  # where what lies below SCRATCH on the host is kept while the scratch folder is laid over it

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from reward.sandbox.inside import kernel
+from rlpost.reward.sandbox.inside import kernel
 
 _FIRST_UID = 2_000_000_000  # far above any account; each program of a root host runs as a user of its own
 _NOBODY = 65534

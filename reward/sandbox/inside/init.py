@@ -14,9 +14,9 @@ import tempfile
 import traceback
 from typing import NoReturn
 
-from reward.sandbox.inside import filesystem, identity, kernel, lockdown, program, shell, usage
-from reward.sandbox.inside.setting import Ends, Site, close_all_but
-from reward.sandbox.limits import Limits
+from rlpost.reward.sandbox.inside import filesystem, identity, kernel, lockdown, program, shell, usage
+from rlpost.reward.sandbox.inside.setting import Ends, Site, close_all_but
+from rlpost.reward.sandbox.limits import Limits
 
 _exit = os._exit  # bound now: a program may replace it
 

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from reward.sandbox.inside import identity, init, kernel, usage
-from reward.sandbox.inside.setting import Ends, Site
-from reward.sandbox.limits import Limits, Reason
+from rlpost.reward.sandbox.inside import identity, init, kernel, usage
+from rlpost.reward.sandbox.inside.setting import Ends, Site
+from rlpost.reward.sandbox.limits import Limits, Reason
 
 _LOOK_S = 0.02  # between two looks at memory, CPU time and process count
 NAMESPACES = (

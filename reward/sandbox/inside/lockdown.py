@@ -11,9 +11,9 @@ import resource
 import site as interpreter_site
 import sys
 
-from reward.sandbox.inside import kernel, seccomp
-from reward.sandbox.inside.setting import Ends, Site
-from reward.sandbox.limits import Limits
+from rlpost.reward.sandbox.inside import kernel, seccomp
+from rlpost.reward.sandbox.inside.setting import Ends, Site
+from rlpost.reward.sandbox.limits import Limits
 
 CHANNEL = 3
 

@@ -16,9 +16,9 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from reward.sandbox import wire
-from reward.sandbox.inside import program
-from reward.sandbox.limits import Limits, Reason
+from rlpost.reward.sandbox import wire
+from rlpost.reward.sandbox.inside import program
+from rlpost.reward.sandbox.limits import Limits, Reason
 
 _REMEMBERED = 100  # blocks whose lines a traceback can show
 _LONGEST_REMEMBERED = 1 << 16

@@ -17,8 +17,8 @@ import socket
 import sys
 from typing import Any
 
-from reward.sandbox.inside import filesystem, identity, keeper, kernel, seccomp, usage
-from reward.sandbox.inside.setting import Site
+from rlpost.reward.sandbox.inside import filesystem, identity, keeper, kernel, seccomp, usage
+from rlpost.reward.sandbox.inside.setting import Site
 
 # what programs import most, and what needs shared libraries that will be out of sight
 _WARM = """

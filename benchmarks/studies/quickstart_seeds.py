@@ -2,7 +2,7 @@
 
 Its table is in docs/quickstart.md:
 
-    python benchmarks/quickstart_seeds.py --out /tmp/seeds
+    rlpost bench quickstart_seeds --out /tmp/seeds
 
 Left out: the random policy's success (a test of the environment measures it on 2,000 episodes).
 """
@@ -15,13 +15,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from rlpost.recipe_files import find_recipe
 
 
 def play(name: str, out: Path, overrides: list[str]) -> dict:
     """One run from a process of its own; its result.json."""
-    command = [sys.executable, "-m", "rlpost.cli", "train", str(ROOT / "recipes/quickstart.yaml"), *overrides]
-    subprocess.run([*command, "--out", str(out / name)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-P", "-m", "rlpost.cli", "train", str(find_recipe("quickstart")), *overrides]
+    subprocess.run([*command, "--out", str(out / name)], check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / name / "result.json").read_text())
 
 

@@ -27,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
 METHODS = {"GRPO": "null", "GRPO + D3S": "{name: d3s, samples: [10, 40], tokens: [20, 100]}"}
 ENGINE_VARIABLES = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
 
@@ -112,7 +111,7 @@ def _gsm8k(args: argparse.Namespace) -> list[str]:
     warm = f"batch_size: {4 if args.tiny else 64}, steps: {args.warm_steps}, lr: {args.warm_lr}"
     options = {"prompt": "question", "reward": f"{Path(__file__).resolve()}:last_number"}
     return [
-        f"env={json.dumps({'name': 'envs.single_turn:SingleTurn', 'options': options})}",
+        f"env={json.dumps({'name': 'rlpost.envs.single_turn:SingleTurn', 'options': options})}",
         f"data={json.dumps(data)}",
         f"warm_start={{data: {place / 'sft.jsonl'}, {warm}}}",
         f"rollout={{max_new_tokens: {16 if args.tiny else 256}, max_context: {2048 if args.tiny else 640}, "
@@ -135,13 +134,15 @@ class Benchmark:
         from rlpost.recipe import Recipe
 
         own = [f"algorithm={{name: grpo, minibatches: 2, select: {METHODS[method]}}}", f"seed={seed}", f"steps={steps}"]
-        return Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [*self.common, *own])
+        from rlpost.recipe_files import find_recipe
+
+        return Recipe.load(find_recipe("d3s_countdown"), [*self.common, *own])
 
     def run(self) -> None:
         """Warm start, engine, pairs; tables at the end whatever happens."""
         from rich.console import Console
 
-        from benchmarks.one_engine import one_engine
+        from rlpost.benchmarks.one_engine import one_engine
         from rlpost.progress import Progress
         from rlpost.runfolder import RunFolder
         from rlpost.session import first_model
@@ -179,7 +180,7 @@ class Benchmark:
 
     def one(self, engine: Any, model: Path, method: str, seed: int, steps: int, seconds: float) -> dict[str, Any]:
         """One run; its line."""
-        from benchmarks.comparison import columns
+        from rlpost.benchmarks.comparison import columns
         from rlpost.tasks import load_tasks
 
         loaded = self.load(method, seed, steps)
@@ -217,7 +218,7 @@ class Benchmark:
 
 def tables_of(lines: Sequence[Mapping[str, Any]]) -> str:
     """A row a run, the paired differences, and what it took to reach GRPO's final success."""
-    from benchmarks.comparison import comparison, markdown
+    from rlpost.benchmarks.comparison import comparison, markdown
 
     titles = [
         "method", "seed", "steps", "n", "sampled before", "sampled after", "greedy before", "greedy after",

@@ -20,9 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.one_engine import local_run
+from rlpost.benchmarks.one_engine import local_run
 from rlpost.cluster import ray_cluster
 from rlpost.controller import Controller
 from rlpost.placement import place
@@ -126,10 +124,10 @@ def plain_warm_start(loaded: LoadedRecipe, folder: RunFolder, progress: Progress
     from transformers import AutoModelForCausalLM
 
     from rlpost.learner.source import materialise
+    from rlpost.rollout.chat import load_format
     from rlpost.warm_start import WarmStartJob
     from rlpost.warm_start_data import IGNORED, load
     from rlpost.warm_start_trainer import accuracy
-    from rollout.chat import load_format
 
     recipe, config = loaded.recipe, loaded.recipe.warm_start
     assert config is not None
@@ -253,7 +251,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 def with_openmp() -> None:
     """Start this script again with the libraries that the learner's process wants; see rlpost/learner/group.py."""
-    from rollout.vllm.config import intel_openmp
+    from rlpost.rollout.vllm.config import intel_openmp
 
     library = intel_openmp()
     if library and os.environ.get("LD_PRELOAD") != str(library):

@@ -1,7 +1,7 @@
 """ScaleBiO on real instruction data: source weights, then fine-tuning by them and by uniform ones, same budget.
 
-    python -m benchmarks.scalebio_real --out runs/sources --model smollm2.gguf --data DATA/scalebio_sources
-    python -m benchmarks.scalebio_real --out /tmp/real --device cpu --tiny                    # does it run?
+    rlpost bench scalebio_real --out runs/sources --model smollm2.gguf --data DATA/scalebio_sources
+    rlpost bench scalebio_real --out /tmp/real --device cpu --tiny                    # does it run?
 
 DATA holds train_NAME.json.gz (the sources), val.json.gz and test.json.gz. A run of SmolLM2-135M takes about two minutes
 on a GPU; it writes the weights every few steps, test loss, and how often a token (a whole answer) of the test set is
@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.registry import locate
-from algorithms.scalebio import ScaleBiOConfig
-from benchmarks.harness import Results, parser
-from benchmarks.scalebio_noise import MODEL, fine_tune, learn_weights, untrained, write_data
+from rlpost.algorithms.registry import locate
+from rlpost.algorithms.scalebio import ScaleBiOConfig
+from rlpost.benchmarks.harness import Results, parser
+from rlpost.benchmarks.studies.scalebio_noise import MODEL, fine_tune, learn_weights, untrained, write_data
 from rlpost.bilevel.data import encode, read
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.config import LearnerConfig, LoraConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.source import materialise
-from rollout.chat import load_format
+from rlpost.rollout.chat import load_format
 
 
 def data_options(folder: Path) -> dict[str, Any]:

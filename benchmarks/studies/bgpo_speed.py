@@ -1,6 +1,6 @@
 """Where a step's time goes against n_t, and what the engine's caches and threshold give.
 
-    python benchmarks/bgpo_speed.py --out runs/bgpo
+    rlpost bench bgpo_speed --out runs/bgpo
 
 Step: rollouts, the pass for old log-probs (a step of two updates has one), and the updates, on a warm-started sudoku
 model. Engine, on the same model: tokens a second and grids solved without cache, with the prefix and the dual cache,
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,13 +20,23 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from algorithms.registry import build, locate
-from benchmarks.bgpo_memory import SHAPES, model_folder
-from benchmarks.bgpo_world import LENGTH, World, arguments, batch, evaluate, learner, parse, play, synchronise, warmed
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode
-from rollout.diffusion.model import BlockModel
+from rlpost.algorithms.registry import build, locate
+from rlpost.benchmarks.studies.bgpo_memory import SHAPES, model_folder
+from rlpost.benchmarks.studies.bgpo_world import (
+    LENGTH,
+    World,
+    arguments,
+    batch,
+    evaluate,
+    learner,
+    parse,
+    play,
+    synchronise,
+    warmed,
+)
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode
+from rlpost.rollout.diffusion.model import BlockModel
 
 WAYS: dict[str, dict[str, Any]] = {
     "no cache": {},

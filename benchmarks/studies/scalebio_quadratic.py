@@ -1,6 +1,6 @@
 """ScaleBiO's update on a bilevel problem whose answer is known.
 
-    python benchmarks/scalebio_quadratic.py
+    rlpost bench scalebio_quadratic
 
 Three sources with losses l_i(x) = (x - c_i)' H_i (x - c_i) / 2 in space, validation loss L1(x) = |x - v|² / 2. The
 training optimum is x(p) = (sum p_i H_i)^-1 sum p_i H_i c_i, so the best weights minimise L1(x(p)): the answer, found by
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms.scalebio import source_gradient
+from rlpost.algorithms.scalebio import source_gradient
 
 CENTRES = np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 1.0], [0.0, 4.0, -1.0]])
 CURVATURES = np.array([[1.0, 0.5, 0.3], [0.4, 1.0, 0.6], [0.7, 0.3, 1.0]])

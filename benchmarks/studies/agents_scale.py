@@ -1,7 +1,7 @@
 """Episodes at scale: how fast they go while environments think, against vLLM's own offline throughput; and memory.
 
-    python benchmarks/agents_scale.py --out DIR memory                 # 256 worlds of errands at once, all shells alive
-    python benchmarks/agents_scale.py --out DIR speed [--model PATH]   # 64 slots, 256 episodes, 0 to 2 s a turn
+    rlpost bench agents_scale --out DIR memory                 # 256 worlds of errands at once, all shells alive
+    rlpost bench agents_scale --out DIR speed [--model PATH]   # 64 slots, 256 episodes, 0 to 2 s a turn
 
 ``speed`` plays the same episodes without and with a random sleep in every step of the environment, then hands the very
 requests of the first to ``LLM.generate`` at once. Left out: training.
@@ -23,10 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from envs.base import Env, Message, Observation, Score, Task
-from rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.envs.base import Env, Message, Observation, Score, Task
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 
 GIB = 1 << 30
 
@@ -121,17 +119,17 @@ def _context(args: argparse.Namespace) -> int:
 
 
 async def _play(args: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
-    from reward.plugins import Plugin
-    from rollout.config import RolloutConfig
-    from rollout.specs import EpisodeSpec, WorkerSetup
-    from rollout.worker import RolloutWorker
+    from rlpost.reward.plugins import Plugin
+    from rlpost.rollout.config import RolloutConfig
+    from rlpost.rollout.specs import EpisodeSpec, WorkerSetup
+    from rlpost.rollout.worker import RolloutWorker
 
     config = RolloutConfig(
         max_turns=args.turns, max_new_tokens=args.tokens, max_context=_context(args), chat="plain", max_concurrent=256
     )
     setup = WorkerSetup(
         model_folder=args.model,
-        engine=Plugin("rollout.vllm.engine:VllmEngine"),
+        engine=Plugin("rlpost.rollout.vllm.engine:VllmEngine"),
         env=Plugin.locate(f"{__file__}:Thinking"),
         config=config,
         engine_options={
@@ -186,7 +184,7 @@ def _record(engine: Any) -> list[Any]:
 def _offline(args: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
     from vllm import LLM, SamplingParams
 
-    from rollout.vllm.core import engine_arguments
+    from rlpost.rollout.vllm.core import engine_arguments
 
     arguments = engine_arguments(args.model, _config(args), _context(args), 0, "object_store", cpu=args.device == "cpu")
     llm = LLM(**arguments)
@@ -212,8 +210,8 @@ def _build(folder: Path) -> Path:
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
     """What ``episodes`` worlds take at once, each with a live shell that has signed in and looked around."""
-    from envs.appworld import AppWorld
-    from envs.errands.datasets import task_of
+    from rlpost.envs.appworld import AppWorld
+    from rlpost.envs.errands.datasets import task_of
 
     before = _tree_memory(os.getpid())
     tasks = list(AppWorld.tasks("train", 0))

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results, median, model_folder, parser
-from benchmarks.learner import batch_of
+from rlpost.benchmarks.harness import Results, median, model_folder, parser
+from rlpost.benchmarks.learner import batch_of
 
 SHARES = (100, 50, 25)
 
@@ -38,7 +38,7 @@ def measured(learner: Any, batch: Any) -> dict[str, float]:
 
 def learners(shape: str, threads: int, device: str, tokens: int) -> dict[int, Any]:
     """A learner for each share."""
-    from algorithms import registry
+    from rlpost.algorithms import registry
     from rlpost.learner.batch import LearnerSetup
     from rlpost.learner.config import LearnerConfig
     from rlpost.learner.learner import Learner

@@ -1,6 +1,6 @@
 """Planted noise: does ScaleBiO find the one source that is clean and in-domain, and does fine-tuning by it help?
 
-    python benchmarks/scalebio_noise.py --out runs/noise                  # 5 seeds, one core; goes on where it stopped
+    rlpost bench scalebio_noise --out runs/noise                  # 5 seeds, one core; goes on where it stopped
 
 Four sources of 400 examples. ``clean``: three letters, each to be replaced through a secret permutation of 16 letters.
 ``other``: the same with digits and a permutation of their own. ``shuffled`` and ``dots``: further questions of
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from algorithms.registry import locate
-from algorithms.scalebio import ScaleBiOConfig
+from rlpost.algorithms.registry import locate
+from rlpost.algorithms.scalebio import ScaleBiOConfig
 from rlpost.bilevel.data import Corpus, encode, read
 from rlpost.bilevel.finetune import batches, draw, evaluate
 from rlpost.bilevel.learner import BilevelLearner, BilevelStep, side_config
@@ -32,7 +32,7 @@ from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.source import materialise
-from rollout.chat import load_format
+from rlpost.rollout.chat import load_format
 
 SOURCES = ("clean", "other", "shuffled", "dots")
 LETTERS, DIGITS = "abcdefghijklmnop", "0123456789"

@@ -1,6 +1,6 @@
 """Quality of the gradient against n_t: bias and spread of BGPO, VRPO-OL and diffu-GRPO (the paper's figure 3 in small).
 
-    python benchmarks/bgpo_gradients.py --out runs/bgpo
+    rlpost bench bgpo_gradients --out runs/bgpo
 
 One batch of real rollouts of a warm-started sudoku model. "On policy" is the first update of a step, where BGPO and
 VRPO-OL have the same gradient; "off policy" is taken after ``--moves`` updates on the same rollouts, with the ratio to
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from algorithms.base import Algorithm, StepConstants
-from algorithms.diffu_grpo import DiffuGRPO
-from algorithms.registry import build, locate
-from benchmarks.bgpo_world import World, arguments, batch, learner, parse, play, warmed
+from rlpost.algorithms.base import Algorithm, StepConstants
+from rlpost.algorithms.diffu_grpo import DiffuGRPO
+from rlpost.algorithms.registry import build, locate
+from rlpost.benchmarks.studies.bgpo_world import World, arguments, batch, learner, parse, play, warmed
 from rlpost.learner.batch import StepBatch
 from rlpost.learner.config import LearnerConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
@@ -36,8 +34,8 @@ from rlpost.learner.rows import score_rows
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.update import Updater
 from rlpost.learner.views import FlatBatch
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.model import BlockModel
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.model import BlockModel
 
 REPEATS = 8
 

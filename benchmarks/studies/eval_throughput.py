@@ -1,7 +1,7 @@
 """``rlpost eval`` on GSM8K beside vLLM's own ``LLM.generate`` on the same requests: tokens a second, and their ratio.
 
-    python benchmarks/eval_throughput.py --data test.jsonl --out DIR --limit 320         # one GPU, under 6 minutes
-    python benchmarks/eval_throughput.py --data test.jsonl --out DIR --device cpu --tiny
+    rlpost bench eval_throughput --data test.jsonl --out DIR --limit 320         # one GPU, under 6 minutes
+    rlpost bench eval_throughput --data test.jsonl --out DIR --device cpu --tiny
 
 The model has random weights (a Qwen2 of 0.5B, bf16) and a tokenizer trained on the questions, so nothing is
 downloaded. It never ends by itself: every answer has ``--max-new-tokens``, and those that begin together end together.
@@ -34,11 +34,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from rlpost.rollout.vllm.engine import VllmEngine
 
-from rollout.vllm.engine import VllmEngine
-
-ROOT = Path(__file__).resolve().parents[1]
 SHAPE = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
 SHAPE |= {"intermediate_size": 4864, "vocab_size": 151_936}
 TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -122,11 +119,11 @@ class OtherProcess(Traced):
 
 def _evaluate_with(engine: str, words: list[str]) -> None:
     """``rlpost eval`` with one of these engines."""
-    from reward.plugins import Plugin
     from rlpost import cli
     from rlpost.eval import run
+    from rlpost.reward.plugins import Plugin
 
-    run.evaluate = functools.partial(run.evaluate, engine=Plugin(f"benchmarks.eval_throughput:{engine}"))
+    run.evaluate = functools.partial(run.evaluate, engine=Plugin(f"rlpost.benchmarks.studies.eval_throughput:{engine}"))
     sys.argv = ["rlpost", "eval", *words]
     cli.main()
 
@@ -138,7 +135,7 @@ def _build_model(folder: Path, given: argparse.Namespace) -> None:
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    from envs.load import load_rows
+    from rlpost.envs.load import load_rows
     from rlpost.learner.tiny import CHAT_TEMPLATE, END, START
 
     shape = TINY if given.tiny else SHAPE
@@ -197,7 +194,7 @@ def _unjudged(given: argparse.Namespace) -> str:
 
     path = given.out / "unjudged.py"
     path.write_text(
-        "from envs.load import load_rows\nfrom rlpost.eval.columns import gsm8k\n\n"
+        "from rlpost.envs.load import load_rows\nfrom rlpost.eval.columns import gsm8k\n\n"
         f"prompt = {GSM8K.prompt!r}\n\n\n"
         "def load(source):\n    return [gsm8k(row) for _, row in load_rows(source)]\n\n\n"
         "def reward(completion, task):\n    return 0.0\n"
@@ -218,11 +215,11 @@ def _ours(given: argparse.Namespace, model: Path, contestant: str) -> dict[str, 
         words += [f"engine.kv_cache_gib={GPU_CACHE_GIB}", f"engine.gpu_memory_utilization={GPU_SHARE}"]
     if given.seeded:
         words.append("deterministic=true")
-    command = [str(Path(__file__).resolve()), WITH, "OtherProcess" if contestant == "other" else "Traced"]
+    command = ["-P", str(Path(__file__)), WITH, "OtherProcess" if contestant == "other" else "Traced"]
     began = time.monotonic()
     trace = given.out / f"trace-{contestant}.jsonl"
-    environment = {**os.environ, "PYTHONPATH": _path(), TRACE: str(trace.resolve())}
-    subprocess.run([sys.executable, *command, *words], cwd=ROOT, env=environment, check=True)
+    environment = {**os.environ, TRACE: str(trace.resolve())}
+    subprocess.run([sys.executable, *command, *words], env=environment, check=True)
     results = json.loads((out / "results.json").read_text())
     found = results["benchmarks"][name]
     assert found["failed"] == 0.0, found
@@ -267,16 +264,12 @@ def _row(
     }
 
 
-def _path() -> str:
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
 def _run_peer(given: argparse.Namespace) -> list[dict[str, Any]]:
-    from benchmarks.harness import peer_environment
-    from rollout.vllm.config import VllmConfig
+    from rlpost.benchmarks.harness import peer_environment
+    from rlpost.rollout.vllm.config import VllmConfig
 
-    environment = peer_environment(VllmConfig(threads=1), given.device) | {"PYTHONPATH": _path()}
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--peer"]
+    environment = peer_environment(VllmConfig(threads=1), given.device)
+    command = [sys.executable, "-P", str(Path(__file__)), *sys.argv[1:], "--peer"]
     began = time.monotonic()
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
@@ -295,7 +288,7 @@ def _peer(given: argparse.Namespace) -> None:
     """In a process of its own: vLLM's offline engine on the prompts that the evaluation asked, as token ids."""
     from vllm import LLM, SamplingParams
 
-    from rollout.chat import load_format
+    from rlpost.rollout.chat import load_format
 
     model = _model_folder(given)
     chat = load_format(model)

@@ -1,7 +1,7 @@
 """Peak memory of one learner step against n_t: BGPO beside VRPO-OL, on a GPU with random weights.
 
-    python benchmarks/bgpo_memory.py --out runs/bgpo               # 135M parameters, response 512; about two minutes
-    python benchmarks/bgpo_memory.py --out runs/bgpo --shape 1b
+    rlpost bench bgpo_memory --out runs/bgpo               # 135M parameters, response 512; about two minutes
+    rlpost bench bgpo_memory --out runs/bgpo --shape 1b
 
 What is counted is the most torch had allocated during a step, minus what was there before it (weights and optimizer
 state; a first step has run). Each sequence is a pack of its own. How many tokens of a copy are masked, and so scored,
@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,14 +28,13 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from algorithms.registry import build, locate
-from benchmarks.bgpo_world import trajectory
+from rlpost.algorithms.registry import build, locate
+from rlpost.benchmarks.studies.bgpo_world import trajectory
 from rlpost.learner.batch import LearnerSetup, StepBatch
 from rlpost.learner.config import LearnerConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.learner.tiny import add_mask_token, byte_tokenizer, masked_diffusion
-from rollout.engine import Sample
+from rlpost.rollout.engine import Sample
 
 SHAPES = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},

@@ -15,13 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from rollout.engine import SampleRequest
-from rollout.vllm.config import VllmConfig, engine_environment
+from rlpost.rollout.engine import SampleRequest
+from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 
 CONTEXT = 512
 
@@ -37,7 +34,7 @@ def main() -> None:
     config = VllmConfig(dtype="fp32", slots=arguments.requests, kv_cache_gib=0.25, threads=arguments.threads)
     environment = engine_environment(config, "cpu")
     if any(os.environ.get(name) != value for name, value in environment.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
+        os.execve(sys.executable, [sys.executable, "-P", *sys.argv], {**os.environ, **environment})
     with tempfile.TemporaryDirectory() as folder:
         build_model(folder)
         measure(folder, config, arguments)
@@ -62,8 +59,8 @@ def measure(folder: str, config: VllmConfig, arguments: argparse.Namespace) -> N
     started = time.perf_counter()
     from vllm import LLM, SamplingParams
 
-    from rollout.vllm.core import engine_arguments
-    from rollout.vllm.engine import VllmEngine
+    from rlpost.rollout.vllm.core import engine_arguments
+    from rlpost.rollout.vllm.engine import VllmEngine
 
     imported = time.perf_counter()
     engine = VllmEngine(folder, config, CONTEXT, [])

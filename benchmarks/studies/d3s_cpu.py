@@ -21,18 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.recipe_files import find_recipe
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from rich.console import Console
 
-from benchmarks.comparison import columns, comparison
-from benchmarks.one_engine import OneEngine, one_engine
+from rlpost.benchmarks.comparison import columns, comparison
+from rlpost.benchmarks.one_engine import OneEngine, one_engine
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.runfolder import RunFolder
 from rlpost.session import first_model
 
-ROOT = Path(__file__).parents[1]
 METHODS = {
     "GRPO": "null",
     "PODS": "{name: d3s, samples: 25, tokens: 100, scope: group, renormalize: true}",
@@ -63,7 +64,7 @@ class Job:
 def load(seed: int, overrides: list[str]) -> LoadedRecipe:
     """The recipe with an evaluation every few steps and one thread for each of learner and engine."""
     common = ["eval.every=2", "eval.episodes=192", "engine.threads=1", "learner.threads=1", f"seed={seed}"]
-    return Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [*common, *overrides])
+    return Recipe.load(find_recipe("d3s_countdown"), [*common, *overrides])
 
 
 def warm_model(seed: int, out: Path, overrides: list[str]) -> Path:

@@ -1,6 +1,6 @@
 """The agents experiment on a CPU: seven methods on the compact errands world, the same rollouts each, several seeds.
 
-    python benchmarks/agents_cpu.py --out /tmp/agents --minutes 5          # again and again, until all runs are done
+    rlpost bench agents_cpu --out /tmp/agents --minutes 5          # again and again, until all runs are done
 
 All runs start from one warm-started model, and evaluations before training are of that one; seeds differ in tasks drawn
 and tokens sampled.
@@ -10,11 +10,10 @@ Left out: the GPU's experiment (agents_gpu.py).
 
 from __future__ import annotations
 
-from pathlib import Path
+from rlpost.benchmarks.studies.agents_runs import arguments, plain_warm_start, run_all, with_openmp
+from rlpost.recipe_files import find_recipe
 
-from agents_runs import arguments, plain_warm_start, run_all, with_openmp
-
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_mini.yaml"
+RECIPE = find_recipe("agents_mini")
 METHODS = {
     "LOOP token": ["algorithm={name: loop, clip: 0.2, epochs: 2, minibatches: 2}"],
     "LOOP trajectory": ["algorithm={name: loop, ratio: trajectory, clip: 0.2, epochs: 2, minibatches: 2}"],

@@ -1,7 +1,7 @@
 """The agents experiment on one GPU: SmolLM2-135M on the errands world, methods and seeds with one engine.
 
-    python benchmarks/agents_gpu.py --model PATH.gguf --out DIR --minutes 25
-    python benchmarks/agents_gpu.py --tiny --device cpu --out DIR             # to see that it runs
+    rlpost bench agents_gpu --model PATH.gguf --out DIR --minutes 25
+    rlpost bench agents_gpu --tiny --device cpu --out DIR             # to see that it runs
 
 The base model is warmed up once on demonstrations of training scenarios until it has half learned them; every run
 starts from it and has the same rollout budget. It is evaluated on other variants of the training scenarios;
@@ -15,11 +15,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agents_runs import arguments, run_all, with_openmp
-
+from rlpost.benchmarks.studies.agents_runs import arguments, run_all, with_openmp
+from rlpost.recipe_files import find_recipe
 from rlpost.session import first_model
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "agents_loop.yaml"
+RECIPE = find_recipe("agents_loop")
 METHODS = {
     "LOOP token": ["algorithm={name: loop, epochs: 2, minibatches: 4}"],
     "LOOP trajectory": ["algorithm={name: loop, ratio: trajectory, epochs: 2, minibatches: 4}"],

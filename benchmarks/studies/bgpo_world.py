@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from algorithms.base import Algorithm
-from envs.base import Task
-from envs.sudoku import Sudoku
+from rlpost.algorithms.base import Algorithm
+from rlpost.envs.base import Task
+from rlpost.envs.sudoku import Sudoku
 from rlpost.learner.attention import NAME as PACKED
 from rlpost.learner.batch import LearnerSetup, StepBatch
 from rlpost.learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig
@@ -25,16 +25,16 @@ from rlpost.learner.learner import Learner
 from rlpost.learner.model import load_model
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import materialise
+from rlpost.rollout.chat import ChatFormat, load_format
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.decode import Row, decode
+from rlpost.rollout.diffusion.model import BlockModel
+from rlpost.rollout.engine import Sample
+from rlpost.rollout.parameters import tensors_of
+from rlpost.rollout.trajectory import Group, StopReason, Trajectory, Turn
 from rlpost.sampling import derive_seed, tasks_of_step
 from rlpost.warm_start_data import Conversation, tokenize
 from rlpost.warm_start_diffusion import as_example, backward
-from rollout.chat import ChatFormat, load_format
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.decode import Row, decode
-from rollout.diffusion.model import BlockModel
-from rollout.engine import Sample
-from rollout.parameters import tensors_of
-from rollout.trajectory import Group, StopReason, Trajectory, Turn
 
 COOL_DOWN = 25
 """Steps over which the warm start's learning rate falls to 0 once the model is good enough."""

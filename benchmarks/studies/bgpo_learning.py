@@ -1,6 +1,6 @@
 """BGPO, VRPO-OL and diffu-GRPO on 4x4 sudoku from the same warm-started models, seed by seed: grids solved.
 
-    python benchmarks/bgpo_learning.py --out runs/bgpo --empty 6 --noise 0 --warm-until 0.12
+    rlpost bench bgpo_learning --out runs/bgpo --empty 6 --noise 0 --warm-until 0.12
 
 For a GPU: ``--hidden 512 --layers 8 --empty 8 --warm-steps 1500 --warm-lr 5e-4 --group 16 --steps 60`` (docs/bgpo.md).
 One line a run goes into learning.jsonl; runs that have theirs are not run again, and none begins after ``--budget-s``.
@@ -13,18 +13,25 @@ import argparse
 import itertools
 import json
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from algorithms.registry import build, locate
-from benchmarks.bgpo_world import World, arguments, batch, evaluate, learner, parse, play, synchronise, warmed
-from rollout.diffusion.config import DiffusionConfig
-from rollout.diffusion.model import BlockModel
+from rlpost.algorithms.registry import build, locate
+from rlpost.benchmarks.studies.bgpo_world import (
+    World,
+    arguments,
+    batch,
+    evaluate,
+    learner,
+    parse,
+    play,
+    synchronise,
+    warmed,
+)
+from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.diffusion.model import BlockModel
 
 METHODS = {"bgpo": 16, "vrpo_ol": 4, "diffu_grpo": 1}
 """Algorithms, and their n_t in the paper."""

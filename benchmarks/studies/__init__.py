@@ -1,0 +1,1 @@
+"""Studies behind the tables of the documentation; in a checkout only."""
