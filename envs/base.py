@@ -2,7 +2,7 @@
 
 The episode driver calls ``start``, then ``step`` with each text the model wrote, then ``score`` and ``close``.
 Every method may be ``def`` (it is run in a thread) or ``async def``. Each call has a deadline; an environment that
-raises or overruns loses its own episode and nothing else. Left out: tokens (the driver's), training (the roof's).
+raises or overruns loses its own episode and nothing else. Left out: tokens (the driver's), training (the runtime's).
 """
 
 from __future__ import annotations

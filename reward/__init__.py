@@ -1,1 +1,1 @@
-"""Verifiers: what turns a model's answer into a number. The ground floor; imports nothing of the house."""
+"""Verifiers: what turns a model's answer into a number. The lowest layer: imports none of the others."""

@@ -1,6 +1,6 @@
 """How one episode comes to an early end. Caught where the episode is played; no other episode notices.
 
-Left out: faults of a whole worker (the roof's).
+Left out: faults of a whole worker (the runtime's).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tests, laid out like the house."""
+"""Tests, laid out like the layers."""

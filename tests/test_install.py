@@ -10,7 +10,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from .support.installed import build_wheel, copied
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -144,3 +147,37 @@ def test_pins_are_closed_under_requirements() -> None:
         pytest.skip("not the pinned environment")
     broken = unmet(here)
     assert not broken, "\n".join(broken)
+
+
+def as_sdist(source: Path) -> Path:
+    script = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(source.parent)], cwd=source, check=True, capture_output=True)
+    return next(source.parent.glob("rlpost-*.tar.gz"))
+
+
+def as_zip(source: Path) -> Path:
+    archive, place = source.parent / "tree.zip", source.parent / "unpacked"
+    subprocess.run(["zip", "--quiet", "--recurse-paths", "--symlinks", str(archive), "."], cwd=source, check=True)
+    subprocess.run(["unzip", "-q", str(archive), "-d", str(place)], check=True)
+    return place
+
+
+def as_plain_copy(source: Path) -> Path:
+    """By a tool that follows links, as scp -r does."""
+    place = source.parent / "followed"
+    subprocess.run(["cp", "--recursive", "--dereference", str(source), str(place)], check=True)
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("travel", [as_sdist, as_zip, as_plain_copy])
+def test_the_links_to_the_layers_survive(travel: Callable[[Path], Path], tmp_path: Path) -> None:
+    source = copied(tmp_path)
+    (tmp_path / "there").mkdir()
+    wheel = build_wheel(travel(source), tmp_path / "there")
+    found = set(zipfile.ZipFile(wheel).namelist())
+    layers = ("algorithms", "envs", "rollout", "reward")
+    wanted = {f"rlpost/{path.relative_to(ROOT)}" for layer in layers for path in (ROOT / layer).rglob("*.py")}
+    wanted |= {f"rlpost/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").glob("*.yaml")}
+    assert wanted <= found
+    assert {name.split("/")[0] for name in found if ".dist-info" not in name} == {"rlpost"}

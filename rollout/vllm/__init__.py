@@ -1,1 +1,1 @@
-"""vLLM as an engine. The only part of the house that imports vllm."""
+"""vLLM as an engine. The only package that imports vllm."""

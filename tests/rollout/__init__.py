@@ -1,1 +1,1 @@
-"""Tests of the rollout floor."""
+"""Tests of the rollout layer."""

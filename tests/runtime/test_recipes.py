@@ -1,4 +1,4 @@
-"""Every recipe in recipes/ runs with --smoke on a CPU; the README's environment runs as printed there."""
+"""Recipes run by name with --smoke from an installed wheel; the README's environment runs as printed there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rlpost.algorithms.d3s import D3SConfig
 from rlpost.placement import count_gpus
 from rlpost.reward.sandbox import isolation
 
+from ..support.installed import Installed, install_wheel
 from .conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -34,17 +35,44 @@ def cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return install_wheel(tmp_path_factory.mktemp("installed"))
+
+
 @pytest.mark.parametrize(
     "recipe", [pytest.param(r, id=r.stem, marks=[] if r.stem in FAST else pytest.mark.slow) for r in RECIPES]
 )
-def test_recipe_runs_with_smoke(recipe: Path, tmp_path: Path) -> None:
+def test_recipe_runs_with_smoke(recipe: Path, installed: Installed, tmp_path: Path) -> None:
     if "rlpost.envs.appworld" in recipe.read_text() and isolation() is None:
         pytest.skip("model-written code is refused on this host")
-    done = cli("train", str(recipe), "--smoke", "--out", str(tmp_path / "run"))
+    done = installed.run("train", recipe.stem, "--smoke", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run" / "result.json").exists()
     steps = min(2, yaml.safe_load(recipe.read_text())["steps"])
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == steps
+
+
+def test_a_wheel_has_one_name_and_all_that_its_commands_list(installed: Installed) -> None:
+    [site] = installed.python.parents[1].glob("lib/python3*/site-packages")
+    assert {one.name for one in site.iterdir()} - {"dependencies.pth", "__pycache__"} == {
+        "rlpost",
+        next(site.glob("rlpost-*.dist-info")).name,
+    }
+    assert not [path for path in site.rglob("*") if path.is_symlink()]
+    listed = installed.run("recipes")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [recipe.stem for recipe in RECIPES]
+    explained = installed.run("explain", "quickstart")
+    assert explained.returncode == 0, explained.stderr
+    benched = installed.run("bench", "nothing")
+    assert "step_cpu" in benched.stderr
+    assert "bgpo_memory" not in benched.stderr  # a study, which only a checkout has
+
+
+def test_a_recipe_that_is_neither_file_nor_name(tmp_path: Path) -> None:
+    done = cli("train", "quickstrat", "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "did you mean 'quickstart'?" in done.stderr
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

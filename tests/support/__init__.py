@@ -1,1 +1,1 @@
-"""What tests of several floors build on."""
+"""What tests of several layers build on."""
