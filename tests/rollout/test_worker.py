@@ -205,7 +205,7 @@ def test_what_cannot_be_set_up_is_refused_in_words(model_folder: str, tmp_path: 
         RolloutWorker(_setup(str(tmp_path / "nowhere")))
     with pytest.raises(PluginError, match="has no 'Nobody'"):
         RolloutWorker(_setup(model_folder, env="Nobody"))
-    with pytest.raises(PluginError, match=r"not a class derived from envs\.base\.Env"):
+    with pytest.raises(PluginError, match=r"not a class derived from rlpost\.envs\.base\.Env"):
         RolloutWorker(_setup(model_folder, env="threading"))
 
 

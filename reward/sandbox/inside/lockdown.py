@@ -63,7 +63,7 @@ def _set_limits(site: Site, limits: Limits) -> None:
 
 def _tidy_interpreter() -> None:
     """Look like a fresh interpreter: no modules of ours, no arguments, the scratch folder first on the path."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "reward"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlpost"]:
         del sys.modules[name]
     interpreter_site.setquit()
     scratch = os.getcwd()

@@ -77,11 +77,11 @@ def _prepare(settings: dict[str, Any]) -> Site:
 
 
 def _folders(imports: list[str]) -> list[str]:
-    """Where the packages imported so far lie, those that were asked for and all that they import."""
+    """Where the packages imported so far lie, those that were asked for and all that they import; never our own."""
     found = []
     for name, module in sys.modules.items():
         place = getattr(module, "__file__", None)
-        if "." not in name and place:
+        if "." not in name and name != "rlpost" and place:
             top = os.path.dirname(place) if os.path.basename(place).startswith("__init__.") else place
             if os.path.dirname(top) in imports:
                 found += [top, f"{os.path.dirname(top)}/{name}.libs"]  # wheels keep shared libraries beside them
