@@ -1,0 +1,138 @@
+"""Digests of weights that add up over pieces: what an engine holds is compared with what the learner sent, bit for bit.
+
+An engine fuses, splits and pads the tensors of a Hugging Face model, and no process of a tensor-parallel one has them
+whole. So the digest of a tensor is a sum over its 64-bit words, w_i the i-th in row-major order:
+
+    D = sum_i w_i c_i  (mod 2^64),   c_i an odd pseudo-random constant of i.
+
+A piece adds the words it has. Since c_i is odd, one changed bit always changes D; two words or two tensors that changed
+places change it but for a chance of 2^-64. Left out: which pieces an engine has (rollout/vllm/readback.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 1 << 22
+"""Words whose constants are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a tensor, as an engine has it.
+
+    Attributes:
+        first: row-major index, in the whole tensor, of the piece's first element.
+        sizes, strides: of the piece's elements in the whole tensor.
+        digest: its words' part of the sum.
+    """
+
+    first: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    digest: int
+
+    @property
+    def elements(self) -> int:
+        """How many elements of the tensor it is."""
+        return math.prod(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A whole tensor, as the learner sent it: its digest D, and how many elements it has."""
+
+    digest: int
+    elements: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Sent:
+        """Of a tensor, whatever its strides in memory."""
+        return cls(read_piece(tensor, tensor.shape, 0, row_major(tensor.shape)).digest, tensor.numel())
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of a contiguous tensor of this shape."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def read_piece(held: Tensor, whole: Sequence[int], first: int, strides: Sequence[int]) -> Piece:
+    """The digest of a piece.
+
+    Args:
+        held: the values, in any memory layout; element (i, j, ...) is the one at ``first + i strides[0] + ...`` of the
+            whole tensor.
+        whole: shape of the whole tensor.
+        first, strides: see ``Piece``.
+
+    Raises:
+        ValueError: a piece cuts through a word.
+    """
+    if held.dim() == 0:
+        return read_piece(held.reshape(1), (1,), first, (1,))
+    order = sorted(range(held.dim()), key=lambda axis: -strides[axis])
+    steps = [strides[axis] for axis in order]
+    ordered = held.detach().permute(order).contiguous()
+    elements = _elements_of_a_word(whole[-1] if whole else 1, held.element_size())
+    if elements > 1 and (steps[-1] != 1 or any(n % elements for n in (first, ordered.shape[-1], *steps[:-1]))):
+        raise ValueError(f"a piece of sizes {tuple(held.shape)} and strides {tuple(strides)} cuts through a word")
+    words = ordered.view(_INTEGERS[held.element_size() * elements]).reshape(-1, ordered.shape[-1] // elements)
+    starts = torch.tensor([first // elements], device=held.device)
+    for size, step in zip(ordered.shape[:-1], steps[:-1], strict=True):
+        along = torch.arange(size, device=held.device) * (step // elements)
+        starts = (starts.unsqueeze(-1) + along).flatten()
+    along = torch.arange(words.shape[-1], device=held.device) * (steps[-1] if elements == 1 else 1)
+    rows = max(1, _CHUNK // max(1, words.shape[-1]))
+    total = sum(
+        int((part.long() * _constants(begin.unsqueeze(-1) + along)).sum())
+        for part, begin in zip(words.split(rows), starts.split(rows), strict=True)
+    )
+    return Piece(first, tuple(held.shape), tuple(strides), total & _MASK)
+
+
+def _elements_of_a_word(row: int, size: int) -> int:
+    """Elements that are read as one 64-bit word: 1 where the tensor's rows are no whole number of words."""
+    return 8 // size if row * size % 8 == 0 else 1
+
+
+def _constants(places: Tensor) -> Tensor:
+    """c_i of word indices i, int64 that wrap around."""
+    mixed = places * -7046029254386353131  # 2^64 / golden ratio
+    mixed = (mixed ^ (mixed >> 31)) * -4658895280553007687
+    return (mixed ^ (mixed >> 29)) | 1
+
+
+def mismatches(sent: Mapping[str, Sent], held: Sequence[Mapping[str, Sequence[Piece]]]) -> list[str]:
+    """Where engines do not hold what was sent.
+
+    Args:
+        sent: the learner's digests, by Hugging Face name.
+        held: for each process of an engine, the pieces it has of each tensor. A tensor that no process has a piece of
+            (a tied head, which some engines drop) is not judged here.
+
+    Returns:
+        one line a tensor that differs.
+    """
+    found = []
+    for name, whole in sent.items():
+        parts: dict[tuple[int, tuple[int, ...], tuple[int, ...]], int] = {}
+        pieces = [piece for process in held for piece in process.get(name, ())]
+        for piece in pieces:
+            place = (piece.first, piece.sizes, piece.strides)
+            if parts.setdefault(place, piece.digest) != piece.digest:
+                found.append(f"'{name}': two copies of one part of it differ")
+                break
+        else:
+            elements = sum(math.prod(sizes) for _, sizes, _ in parts)
+            if pieces and elements != whole.elements:
+                found.append(f"'{name}': {elements} of its {whole.elements} elements arrived")
+            elif pieces and sum(parts.values()) & _MASK != whole.digest:
+                found.append(f"'{name}': what the engine holds is not what was sent")
+    return found

@@ -1,0 +1,82 @@
+"""LoRA adapters inside vLLM, unmerged: taken from memory, and read back from where its kernels read them.
+
+A merge into bfloat16 weights loses every change below half a unit in the last place of the weight, which is most of
+them at the learning rates of RL. vLLM computes W x + B (A x) with the factors apart instead. Its own loader wants a
+folder; here they come as tensors, with the scale alpha / rank already in B. Left out: several adapters at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
+
+from rlpost.rollout.digest import Piece
+from rlpost.rollout.vllm.readback import ReadBack
+
+NUMBER = 1
+"""vLLM's number of the one adapter."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM makes room for; others are padded with zeros to the next."""
+
+
+def request() -> LoRARequest:
+    """What a request names the adapter by; the path is never read, since the adapter is loaded before any request."""
+    return LoRARequest("policy", NUMBER, "in memory")
+
+
+def room(rank: int) -> int:
+    """The rank that vLLM makes room for where adapters have ``rank``.
+
+    Raises:
+        ValueError: it is beyond what vLLM serves.
+    """
+    for size in RANKS:
+        if size >= rank:
+            return size
+    raise ValueError(f"adapters of rank {rank}: vLLM serves ranks up to {RANKS[-1]}; lower learner.lora.rank")
+
+
+def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> dict[str, list[Piece]]:
+    """Replace the adapter in one of vLLM's worker processes; what its kernels then read.
+
+    Args:
+        worker: vLLM's, as ``collective_rpc`` hands it over.
+        factors: A (rank, in) and B (out, rank) of each layer by their names in a PEFT checkpoint.
+        rank: theirs.
+
+    Raises:
+        ValueError: a layer that vLLM cannot serve an adapter on.
+    """
+    manager = worker.model_runner.lora_manager
+    inner = manager._adapter_manager
+    mapper = getattr(inner.model, "hf_to_vllm_mapper", None)
+    if mapper is not None and hasattr(mapper, "get_rename_mapper"):
+        mapper = mapper.get_rename_mapper()
+    # vLLM multiplies B by alpha / rank itself; it is in B already.
+    about = PEFTHelper(r=rank, lora_alpha=rank, target_modules=[])
+    with ReadBack(at_end=True) as held:
+        adapter = LoRAModel.from_lora_tensors(
+            NUMBER,
+            dict(held.handing(factors.items())),
+            about,
+            device=str(manager.device),
+            dtype=manager.lora_config.lora_dtype,
+            weights_mapper=mapper,
+        )
+        inner.remove_adapter(NUMBER)
+        inner.add_adapter(adapter)
+        inner.activate_adapter(NUMBER)
+    pieces = held.pieces()
+    lost = next((name for name in factors if name not in pieces), None)
+    if lost is not None:
+        layer = lost.removeprefix("base_model.model.").partition(".lora_")[0]
+        raise ValueError(
+            f"vLLM cannot serve an adapter on '{layer}' unmerged; leave '{layer.rpartition('.')[2]}' out of "
+            "learner.lora.targets"
+        )
+    return pieces
