@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +12,16 @@ from rlpost.recipe import LoadedRecipe, RecipeError
 from rlpost.runfolder import RunFolder
 
 from .conftest import rows
+from .test_faults import ENVS
 
 OWN = "sync.transport=tests.support.by_files:ByFiles"
 
 
 def test_a_transport_of_ones_own_carries_every_publication(
-    small_recipe: Callable[..., LoadedRecipe], run: Callable[..., RunFolder]
+    small_recipe: Callable[..., LoadedRecipe], run: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
-    loaded = small_recipe(OWN, "steps=1", "learner.optimizer.lr=1e-2")
+    (tmp_path / "worlds.py").write_text(ENVS)
+    loaded = small_recipe(OWN, "env.name=worlds.py:Base", "steps=1", "learner.optimizer.lr=1e-2")
     assert ("weights", "by files") in explain(loaded)[-1].rows
     (row,) = rows(run(loaded))
     assert row["updates"] > 0
