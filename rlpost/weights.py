@@ -172,7 +172,7 @@ class Publisher:
             self._pool.fail(failed.place - ranks, failed.error, theirs.method)
 
     def _bring_up_to_date(self, index: int) -> None:
-        """Give a fresh worker the current weights; by broadcast all take them again, since all must join anew."""
+        """Give a fresh worker the current weights; where the transport connects, to all, who must meet again."""
         self._connected = False
         if self._parts and self._connects:
             self._deliver(RolloutActor.update, *self._parts)

@@ -144,7 +144,7 @@ class WorkerPool:
             self.fail(failed.place, failed.error, asked.method)
 
     def fail(self, index: int, error: Exception | None, doing: str) -> NoReturn:
-        """Say in words which worker failed, doing what; without an error the time was over.
+        """Say which worker failed, doing what; without an error the time was over.
 
         Raises:
             RunError: always.

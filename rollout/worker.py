@@ -1,4 +1,4 @@
-"""The rollout worker: one engine, many episodes at once. A plain async class; the roof makes a Ray actor of it.
+"""The rollout worker: one engine, many episodes at once. A plain async class; the runtime makes a Ray actor of it.
 
 Left out: Ray, groups and steps (the controller's), sampling (the engine's), one episode's course (episode.py).
 """

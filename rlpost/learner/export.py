@@ -37,22 +37,19 @@ class PublishedWeights:
         self.rank, self.device = ranks.rank, policy.device
 
     def full(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight on every rank, one at a time, in the compute dtype; a collective."""
+        """See WeightSource."""
         return self._policy.full_weights(self._policy.compute)
 
     def announcement(self, version: int, transport: str) -> WeightUpdate:
-        """The record of what ``full`` will give; nothing is gathered."""
+        """See WeightSource."""
         named = [(name, tuple(weight.shape)) for name, weight in self._policy.plain_weights()]
         names, shapes = [name for name, _ in named], [shape for _, shape in named]
         dtypes = [_NAMES[self._policy.compute]] * len(names)
         return WeightUpdate(version, names, dtypes, shapes, transport, [None] * len(names))
 
     def shares(self, version: int, transport: str, pack: Callable[[Tensor], Any]) -> Iterator[WeightUpdate]:
-        """This rank's share, in parts; a collective.
-
-        One rank gives one part. Of several, each gives every so many-th layer as a part of its own, so that no process
-        ever holds the whole model: send a part and drop it before asking for the next.
-        """
+        """See WeightSource. Of several ranks each gives every so many-th layer as a part of its own, so that no process
+        ever holds the whole model: send a part and drop it before asking for the next."""
         ranks = self._ranks
         update, layers, layer = WeightUpdate(version, transport=transport), 0, ""
         for name, weight in self.full():
@@ -69,7 +66,7 @@ class PublishedWeights:
             yield update
 
     def shareable(self, size: int) -> Tensor:
-        """(size,) bytes of this rank's GPU that other processes can open."""
+        """See WeightSource."""
         with whole_segments():
             return torch.empty(size, dtype=torch.uint8, device=self.device)
 

@@ -1,6 +1,6 @@
 """All ranks of the learner as one object: the runtime's handle on it.
 
-Every call goes to all ranks, has a deadline, and fails in words: which rank, doing what, with its last log lines. Left
+Every call goes to all ranks, has a deadline, and a fault says which rank, doing what, with its last log lines. Left
 out: restarting a rank (a run resumes from its last checkpoint), and what the ranks do (learner.py).
 """
 
@@ -122,7 +122,7 @@ class LearnerGroup:
             self.fail(failed, what, deadline_s)
 
     def fail(self, failed: CallFailed, what: str, deadline_s: float | None = None) -> NoReturn:
-        """Say in words which rank failed, doing what.
+        """Say which rank failed, doing what.
 
         Raises:
             RunError: always.

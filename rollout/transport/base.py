@@ -7,14 +7,12 @@ transports themselves (a file each), and which of them a run takes (registry.py)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import torch
 
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.transport.ends import Bundle, Rendezvous, WeightSource
 from rlpost.rollout.weight_update import WeightUpdate
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Transport:

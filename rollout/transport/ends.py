@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import torch
 
 from rlpost.rollout.weight_update import WeightUpdate
-
-if TYPE_CHECKING:
-    import torch  # the driver asks for refusals, and importing torch takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +49,15 @@ class Rendezvous:
 
 class WeightSource(Protocol):
     """The weights on a rank of the learner, as a sender sees them: whole, in the compute dtype, in the names of the
-    Hugging Face model. Iterating is a collective of all ranks, to be run through to its end."""
+    Hugging Face model. Iterating is a collective of all ranks, to be run through to its end.
 
-    @property
-    def rank(self) -> int:
-        """This rank; 0 is alone, or the one that speaks for all."""
-        ...
+    Attributes:
+        rank: this rank; 0 is alone, or the one that speaks for all.
+        device: where the weights are.
+    """
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        ...
+    rank: int
+    device: torch.device
 
     def full(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and weights, every one on every rank, one at a time; they may share memory with the live weights."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
 
 from rlpost.rollout.transport.base import Transport
 from rlpost.rollout.transport.ends import Bundle, WeightSource
 from rlpost.rollout.weight_update import WeightUpdate
-
-if TYPE_CHECKING:
-    import torch
 
 
 class CudaIpc(Transport):
@@ -41,29 +41,22 @@ class CudaIpc(Transport):
 
     def parts(self, weights: WeightSource, version: int) -> Iterator[WeightUpdate]:
         """The one record of the one rank."""
-        import torch
-
         for update in weights.shares(version, self.name, lambda weight: weight):
-            sent: list[torch.Tensor] = update.payload
-            if self._buffer is None:
-                self._allocate(weights, sum(weight.nbytes for weight in sent))
-            torch.cat([weight.flatten().view(torch.uint8) for weight in sent], out=self._buffer)
-            torch.cuda.synchronize(weights.device)  # the engine reads in a stream that knows nothing of ours
-            update.payload = [self._handle, *[None] * (len(sent) - 1)]
+            update.payload = self._fill(weights, update.payload)
             yield update
 
-    def _allocate(self, weights: WeightSource, size: int) -> None:
-        import torch
-        from torch.multiprocessing.reductions import reduce_tensor
-
-        self._buffer = weights.shareable(size)
-        gpu = str(torch.cuda.get_device_properties(weights.device).uuid)
-        self._handle = {gpu: reduce_tensor(self._buffer)[1]}
+    def _fill(self, weights: WeightSource, sent: list[torch.Tensor]) -> list[Any]:
+        """Copy ``sent`` into the buffer, over what was there; the payload that says so."""
+        if self._buffer is None:
+            self._buffer = weights.shareable(sum(weight.nbytes for weight in sent))
+            gpu = str(torch.cuda.get_device_properties(weights.device).uuid)
+            self._handle = {gpu: reduce_tensor(self._buffer)[1]}
+        torch.cat([weight.flatten().view(torch.uint8) for weight in sent], out=self._buffer)
+        torch.cuda.synchronize(weights.device)  # the engine reads in a stream that knows nothing of ours
+        return [self._handle, *[None] * (len(sent) - 1)]
 
     def tensors(self, update: WeightUpdate) -> Iterator[tuple[str, torch.Tensor]]:
         """The parts of the learner's buffer."""
-        import torch
-
         buffer, place = torch.empty(0), 0
         fields = zip(update.names, update.dtypes, update.shapes, update.payload, strict=True)
         for name, dtype_name, shape, sent in fields:
@@ -81,9 +74,6 @@ class CudaIpc(Transport):
 
 def opened(handles: dict[str, tuple[Any, ...]]) -> torch.Tensor:
     """The buffer behind a CUDA IPC handle."""
-    import torch
-    from torch.multiprocessing.reductions import rebuild_cuda_tensor
-
     handle = list(handles[str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
     handle[6] = torch.cuda.current_device()  # the sender may count its GPUs differently
     buffer: torch.Tensor = rebuild_cuda_tensor(*handle)

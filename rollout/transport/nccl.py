@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from rlpost.rollout.transport.base import Transport
 from rlpost.rollout.transport.ends import Bundle, Rendezvous, WeightSource
 from rlpost.rollout.weight_update import WeightUpdate
 
 if TYPE_CHECKING:
-    import torch
-
     from rlpost.rollout.vllm.broadcast import Broadcast
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rlpost.rollout.transport.base import Transport
 from rlpost.rollout.transport.ends import WeightSource
 from rlpost.rollout.weight_update import WeightUpdate
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ObjectStore(Transport):
@@ -39,8 +37,6 @@ class ObjectStore(Transport):
 
 def as_array(weight: torch.Tensor) -> NDArray[Any]:
     """A NumPy array of the weight's shape, which may share its memory; bfloat16 as int16 of the same bits."""
-    import torch
-
     host = weight.cpu()
     array: NDArray[Any] = (host.view(torch.int16) if host.dtype is torch.bfloat16 else host).numpy()
     return array
@@ -54,8 +50,6 @@ def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
     Raises:
         ValueError: elements of another size.
     """
-    import torch
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(np.ascontiguousarray(array))

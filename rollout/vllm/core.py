@@ -95,7 +95,7 @@ class VllmCore:
         return not self._on_cpu
 
     def connect(self, where: Rendezvous) -> None:
-        """Join the broadcast of weights, anew where it was joined before; blocks until all have."""
+        """Meet the learner and the other engines, again where one was replaced; blocks until all have."""
         self._begin_transfer({"transport": self._transport, "where": where})
 
     def _begin_transfer(self, info: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
     update_info_cls = Publication
 
     def init_transfer_engine(self, init_info: Beginning) -> None:
-        """Make the transport; or meet the sender and the other engines, anew where that was done before."""
+        """Make the transport; where it connects, later meet the sender and the other engines."""
         if init_info.where is None:
             self._transport = find(init_info.transport)
             return
