@@ -70,7 +70,8 @@ def open_session(
     place(recipe)  # what cannot be is refused before anything starts
     train, held_out, weights = _tasks(loaded)
     with ray_cluster(recipe.cluster.address) as ray_is_up, contextlib.ExitStack() as ending:
-        version, model = checkpoint if checkpoint is not None else (0, first_model(loaded, folder, progress))
+        version = 0 if checkpoint is None else checkpoint[0]
+        model = first_model(loaded, folder, progress, resumed=checkpoint is not None)
         progress.phase("starting Ray, the learner and the engines")
         ray_is_up()
         placement = place_in_cluster(recipe)
@@ -134,9 +135,13 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task], Source
     return train, held_out, weights
 
 
-def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> Path:
-    """The model the run starts from as a folder (or hub name): built, converted, warm-started."""
+def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress, resumed: bool = False) -> Path:
+    """The model the run starts from as a folder (or hub name): built, converted, warm-started. A run that goes on starts
+    from it too, and its weights come after: no checkpoint that may be removed is ever read again."""
     recipe = loaded.recipe
+    made = next((place for place in (folder.warm_model, folder.model) if (place / "config.json").is_file()), None)
+    if resumed and made is not None:
+        return made
     kind = loaded.algorithm.load().model
     try:
         model = materialise(recipe.model, folder.model, recipe.seed, kind, convert=recipe.warm_start is not None)
@@ -177,6 +182,7 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
         transport=placement.transport.name,
+        publish_dtype=recipe.engine.compute_dtype(placement.device),
         compiled=compiles(recipe, placement.device),
         yields_memory=recipe.engine.sleep,
     )
@@ -220,14 +226,18 @@ def start_workers(
 
 def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[str, Any]]:
     """The engine for the kind of model that the algorithm trains, and the options that only it takes."""
-    recipe = loaded.recipe
+    recipe, lora = loaded.recipe, loaded.recipe.learner.lora
+    rank = lora.rank if lora else 0
     if recipe.diffusion is None:
         own_process = placement.device == "cuda" and not recipe.deterministic
-        return Plugin("rlpost.rollout.vllm.engine:VllmEngine"), {"config": recipe.engine, "own_process": own_process}
+        options = {"config": recipe.engine, "own_process": own_process, "rank": rank}
+        return Plugin("rlpost.rollout.vllm.engine:VllmEngine"), options
     return Plugin("rlpost.rollout.diffusion.engine:DiffusionEngine"), {
         "config": recipe.diffusion,
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,
         "slots": recipe.engine.slots,
         "trust_remote_code": recipe.model.trust_remote_code,
+        "rank": rank,
+        "targets": lora.targets if lora else (),
     }

@@ -20,8 +20,18 @@ from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1 << 22
+_CHUNK = 1 << 24
 """Words whose constants are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A piece whose part of the sum, an int64 scalar, is still on its way on a device; see ``Piece``."""
+
+    first: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    total: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,10 @@ class Piece:
         return math.prod(self.sizes)
 
 
+Held = dict[str, list[Piece]]
+"""By Hugging Face name, the pieces of a tensor that one process of an engine has; a tensor it has none of is absent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A whole tensor, as the learner sent it: its digest D, and how many elements it has."""
@@ -55,7 +69,8 @@ class Sent:
     @classmethod
     def of(cls, tensor: Tensor) -> Sent:
         """Of a tensor, whatever its strides in memory."""
-        return cls(read_piece(tensor, tensor.shape, 0, row_major(tensor.shape)).digest, tensor.numel())
+        [piece] = read([whole_piece(tensor)])
+        return cls(piece.digest, piece.elements)
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
@@ -63,8 +78,22 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def read_piece(held: Tensor, whole: Sequence[int], first: int, strides: Sequence[int]) -> Piece:
-    """The digest of a piece.
+def whole_piece(tensor: Tensor) -> Unread:
+    """A tensor as one piece of itself."""
+    return piece_of(tensor, tensor.shape, 0, row_major(tensor.shape))
+
+
+def read(pieces: Sequence[Unread]) -> list[Piece]:
+    """The digests of pieces, brought from their device in one go."""
+    if not pieces:
+        return []
+    totals = torch.stack([piece.total for piece in pieces]).tolist()
+    parts = zip(pieces, totals, strict=True)
+    return [Piece(piece.first, piece.sizes, piece.strides, total & _MASK) for piece, total in parts]
+
+
+def piece_of(held: Tensor, whole: Sequence[int], first: int, strides: Sequence[int]) -> Unread:
+    """A piece, its sum started.
 
     Args:
         held: the values, in any memory layout; element (i, j, ...) is the one at ``first + i strides[0] + ...`` of the
@@ -76,7 +105,7 @@ def read_piece(held: Tensor, whole: Sequence[int], first: int, strides: Sequence
         ValueError: a piece cuts through a word.
     """
     if held.dim() == 0:
-        return read_piece(held.reshape(1), (1,), first, (1,))
+        return piece_of(held.reshape(1), (1,), first, (1,))
     order = sorted(range(held.dim()), key=lambda axis: -strides[axis])
     steps = [strides[axis] for axis in order]
     ordered = held.detach().permute(order).contiguous()
@@ -90,11 +119,10 @@ def read_piece(held: Tensor, whole: Sequence[int], first: int, strides: Sequence
         starts = (starts.unsqueeze(-1) + along).flatten()
     along = torch.arange(words.shape[-1], device=held.device) * (steps[-1] if elements == 1 else 1)
     rows = max(1, _CHUNK // max(1, words.shape[-1]))
-    total = sum(
-        int((part.long() * _constants(begin.unsqueeze(-1) + along)).sum())
-        for part, begin in zip(words.split(rows), starts.split(rows), strict=True)
-    )
-    return Piece(first, tuple(held.shape), tuple(strides), total & _MASK)
+    total = torch.zeros((), dtype=torch.int64, device=held.device)
+    for part, begin in zip(words.split(rows), starts.split(rows), strict=True):
+        total += (part.long() * _constants(begin.unsqueeze(-1) + along)).sum()
+    return Unread(first, tuple(held.shape), tuple(strides), total)
 
 
 def _elements_of_a_word(row: int, size: int) -> int:
@@ -109,7 +137,7 @@ def _constants(places: Tensor) -> Tensor:
     return (mixed ^ (mixed >> 29)) | 1
 
 
-def mismatches(sent: Mapping[str, Sent], held: Sequence[Mapping[str, Sequence[Piece]]]) -> list[str]:
+def mismatches(sent: Mapping[str, Sent], held: Sequence[Held]) -> list[str]:
     """Where engines do not hold what was sent.
 
     Args:

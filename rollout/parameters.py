@@ -56,15 +56,30 @@ class ModelParameters:
         tied = {name: shape for name, shape in every.items() if name not in required}
         return cls(required, tied)
 
-    def check(self, update: WeightUpdate) -> None:
-        """Refuse an update that does not carry exactly this model's parameters.
+    def adapters(self, rank: int) -> ModelParameters:
+        """Those that adapters of this rank may have, by their names in a PEFT checkpoint; none is required."""
+        found: dict[str, Shape] = {}
+        for name, shape in self.required.items():
+            if name.endswith(".weight") and len(shape) == 2:
+                layer = f"base_model.model.{name.removesuffix('.weight')}"
+                found[f"{layer}.lora_A.weight"] = (rank, shape[1])
+                found[f"{layer}.lora_B.weight"] = (shape[0], rank)
+        return ModelParameters({}, found)
+
+    def check(self, update: WeightUpdate, rank: int = 0) -> None:
+        """Refuse an update that does not carry exactly this model's parameters, or, where ``rank`` is not 0, factors of
+        adapters of that rank.
 
         Raises:
             EngineError: naming the version and the first parameter that is wrong.
         """
         what = f"weights of version {update.version} refused, nothing was changed:"
-        if update.kind != "full":
-            raise EngineError(f"{what} they are of kind '{update.kind}', and this engine takes whole models")
+        if update.rank != rank:
+            kinds = [f"adapters of rank {one}" if one else "whole models" for one in (update.rank, rank)]
+            raise EngineError(f"{what} they are {kinds[0]}, and this engine was started for {kinds[1]}")
+        (self.adapters(rank) if rank else self)._check_each(update, what)
+
+    def _check_each(self, update: WeightUpdate, what: str) -> None:
         counts = {len(update.names), len(update.dtypes), len(update.shapes), len(update.payload)}
         if not update.names or len(counts) > 1:
             raise EngineError(

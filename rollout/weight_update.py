@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 DEFAULT_TRANSPORT = "object_store"
 """The transport that works everywhere."""
@@ -25,7 +25,8 @@ class WeightUpdate:
         transport: the transport that reads ``payload``.
         payload: what each transport says in its own file; one entry a name. NumPy arrays in it cross processes through
             shared memory.
-        kind: which parameters these are: all of the model, or those of its adapter alone.
+        rank: 0 where these are all parameters of the model; else they are the factors A (rank, in) and B (out, rank) of
+            its adapters alone, by their names in a PEFT checkpoint, with the scale alpha / rank already in B.
     """
 
     version: int
@@ -34,14 +35,14 @@ class WeightUpdate:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     transport: str = DEFAULT_TRANSPORT
     payload: list[Any] = field(default_factory=list)
-    kind: Literal["full", "adapter"] = "full"
+    rank: int = 0
 
     @classmethod
     def join(cls, parts: Sequence[WeightUpdate]) -> WeightUpdate:
         """One record of several that each carry some of the parameters of the same version."""
         if len(parts) == 1:
             return parts[0]
-        whole = cls(parts[0].version, transport=parts[0].transport, kind=parts[0].kind)
+        whole = cls(parts[0].version, transport=parts[0].transport, rank=parts[0].rank)
         for part in parts:
             whole.names += part.names
             whole.dtypes += part.dtypes

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.learner import Learner
+from rlpost.rollout.digest import Sent
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.weight_update import WeightUpdate
 
@@ -67,6 +68,10 @@ class LearnerActor:
     def send(self) -> None:
         """See ``Learner.send``."""
         self._learner.send()
+
+    def sent(self) -> dict[str, Sent]:
+        """See ``Learner.sent``."""
+        return self._learner.sent()
 
     def save(self, folder: str) -> None:
         """See ``Learner.save``."""

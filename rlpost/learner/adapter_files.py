@@ -7,7 +7,7 @@ optimizer's state beside it (checkpoint.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -29,10 +29,12 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def write_adapters(factors: Iterator[tuple[str, Tensor]], config: LoraConfig, base: Path, folder: Path) -> None:
-    """Write fp32 factors, A (rank, in) and B (out, rank), by their PEFT names; ``base`` is the folder they go on."""
-    held = {name: factor.float().cpu().contiguous() for name, factor in factors}
-    save_file(held, folder / WEIGHTS, metadata={"format": "pt"})
+def write_adapters(factors: Mapping[str, Tensor], config: LoraConfig, base: Path, folder: Path) -> None:
+    """Write fp32 factors as ``PolicyModel.adapter_weights`` gives them, by their PEFT names, the scale taken out of B
+    again; ``base`` is the folder they go on."""
+    scale = config.alpha / config.rank
+    plain = {name: factor / scale if ".lora_B." in name else factor for name, factor in factors.items()}
+    save_file({name: factor.contiguous() for name, factor in plain.items()}, folder / WEIGHTS, {"format": "pt"})
     PeftConfig(
         base_model_name_or_path=str(base.resolve()),
         task_type="CAUSAL_LM",

@@ -37,6 +37,7 @@ class LearnerSetup:
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
         collective_timeout_s: seconds after which a collective that a lost rank never joins raises.
         transport: name of the transport that published weights travel by.
+        publish_dtype: "fp32", "bf16" or "fp16", what engines compute in and weights travel in; None: as the learner.
         compiled: torch.compile the decoder layers; takes a minute at the first step.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """
@@ -50,6 +51,7 @@ class LearnerSetup:
     rendezvous: str = ""
     collective_timeout_s: float = 600.0
     transport: str = DEFAULT_TRANSPORT
+    publish_dtype: str | None = None
     compiled: bool = False
     yields_memory: bool = False
 

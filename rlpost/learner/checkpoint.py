@@ -1,8 +1,8 @@
 """Saving and restoring everything a learner is: weights, optimizer state, random state, steps done.
 
-A checkpoint is a Hugging Face folder plus ``optimizer/``, which torch.distributed.checkpoint writes: each rank its own
-shards, read back by any number of ranks; and ``trainer_state.pt``, small, written last and moved into place, so a
-folder that has it is complete. Left out: the controller's own state.
+A checkpoint is a Hugging Face folder, or a PEFT one where only adapters are trained, plus ``optimizer/``, which
+torch.distributed.checkpoint writes: each rank its own shards, read back by any number of ranks; and
+``trainer_state.pt``, small, written last and moved into place, so a folder that has it is complete. Left out: the controller's own state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.export import save_folder
 from rlpost.learner.model import read_weights
@@ -55,6 +56,7 @@ def save_checkpoint(
     steps_done: int,
     base: Path,
     beside: Mapping[str, bytes],
+    lora: LoraConfig | None = None,
 ) -> None:
     """Write a checkpoint; a collective.
 
@@ -64,8 +66,9 @@ def save_checkpoint(
         steps_done: learning steps taken so far.
         base: the folder whose weights adapters go back on top of.
         beside: the model folder's files other than weights.
+        lora: the adapters' section of the recipe, where they are all that is trained.
     """
-    save_folder(policy, ranks, beside, folder)
+    save_folder(policy, ranks, beside, folder, lora, base)
     record = {
         "steps_done": steps_done,
         "base": str(base.resolve()),

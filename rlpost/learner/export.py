@@ -1,7 +1,8 @@
 """Weights on their way out: the record that engines load, and the folder that transformers loads.
 
-Both are made one weight at a time, gathered over ranks and with adapters merged, so no second copy of the model lies
-beside the first; what is sent is all there is. Left out: carrying the record (the runtime's) and loading it (rollout).
+Both are made one weight at a time, gathered over ranks, so no second copy of the model lies beside the first; what is
+sent is all there is. Adapters leave by themselves, unmerged: a merge rounds small updates away. Left out: carrying the
+record (the runtime's) and loading it (rollout).
 """
 
 from __future__ import annotations
@@ -14,49 +15,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlpost.learner.adapter_files import write_adapters
+from rlpost.learner.config import LoraConfig
 from rlpost.learner.gpu_memory import whole_segments
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
 from rlpost.learner.source import quiet
+from rlpost.rollout.digest import Sent, Unread, read, whole_piece
 from rlpost.rollout.weight_update import WeightUpdate
 
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 class PublishedWeights:
-    """The current weights of a rank, as transports ask for them; implements ``WeightSource``.
+    """The current weights of a rank, as transports ask for them; implements ``WeightSource``. Where only adapters are
+    trained, these alone.
 
     Args:
         policy: the model.
         ranks: its ranks.
+        dtype: what engines compute in, and so what weights travel in.
+        rank: of the adapters; 0: all weights are trained.
     """
 
-    def __init__(self, policy: PolicyModel, ranks: Ranks) -> None:
-        self._policy, self._ranks = policy, ranks
+    def __init__(self, policy: PolicyModel, ranks: Ranks, dtype: torch.dtype, rank: int) -> None:
+        self._policy, self._ranks, self._dtype, self._adapters = policy, ranks, dtype, rank
         self.rank, self.device = ranks.rank, policy.device
+        self._digests: dict[str, Unread] = {}
 
     def full(self) -> Iterator[tuple[str, Tensor]]:
         """See WeightSource."""
-        return self._policy.full_weights(self._policy.compute)
+        policy = self._policy
+        given = policy.adapter_weights(self._dtype) if self._adapters else policy.full_weights(self._dtype)
+        self._digests = {}
+        for name, weight in given:
+            if self.rank == 0:
+                self._digests[name] = whole_piece(weight)
+            yield name, weight
+
+    def sent(self) -> dict[str, Sent]:
+        """On rank 0, the digests of what ``full`` gave last, of the weights themselves and not of any record."""
+        pieces = read(list(self._digests.values()))
+        return {name: Sent(piece.digest, piece.elements) for name, piece in zip(self._digests, pieces, strict=True)}
 
     def announcement(self, version: int, transport: str) -> WeightUpdate:
         """See WeightSource."""
-        named = [(name, tuple(weight.shape)) for name, weight in self._policy.plain_weights()]
-        names, shapes = [name for name, _ in named], [shape for _, shape in named]
-        dtypes = [_NAMES[self._policy.compute]] * len(names)
-        return WeightUpdate(version, names, dtypes, shapes, transport, [None] * len(names))
+        named = self._policy.adapter_shapes() if self._adapters else self._policy.plain_shapes()
+        dtypes = [_NAMES[self._dtype]] * len(named)
+        nothing: list[Any] = [None] * len(named)
+        return WeightUpdate(version, list(named), dtypes, list(named.values()), transport, nothing, self._adapters)
 
     def shares(self, version: int, transport: str, pack: Callable[[Tensor], Any]) -> Iterator[WeightUpdate]:
         """See WeightSource. Of several ranks each gives every so many-th layer as a part of its own, so that no process
         ever holds the whole model: send a part and drop it before asking for the next."""
         ranks = self._ranks
-        update, layers, layer = WeightUpdate(version, transport=transport), 0, ""
+        update, layers, layer = self._record(version, transport), 0, ""
         for name, weight in self.full():
             if ranks.world > 1 and layer_of(name) != layer:
                 if update.names:
                     yield update
-                layer, layers, update = layer_of(name), layers + 1, WeightUpdate(version, transport=transport)
+                layer, layers, update = layer_of(name), layers + 1, self._record(version, transport)
             if layers % ranks.world == ranks.rank:
                 update.names.append(name)
                 update.dtypes.append(_NAMES[weight.dtype])
@@ -64,6 +84,9 @@ class PublishedWeights:
                 update.payload.append(pack(weight))
         if update.names:
             yield update
+
+    def _record(self, version: int, transport: str) -> WeightUpdate:
+        return WeightUpdate(version, transport=transport, rank=self._adapters)
 
     def shareable(self, size: int) -> Tensor:
         """See WeightSource."""
@@ -84,18 +107,20 @@ def files_beside_weights(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in found if not file.name.endswith(".index.json")}
 
 
-def save_folder(policy: PolicyModel, ranks: Ranks, beside: Mapping[str, bytes], folder: Path) -> None:
-    """Write a Hugging Face folder: fp32 masters (compute dtype where only adapters are trained, merged), configuration
-    and tokenizer. A collective; rank 0 writes."""
-    dtype = policy.compute if policy.has_adapters else torch.float32
-    weights: dict[str, Tensor] = {}
-    for name, weight in policy.full_weights(dtype):
-        if ranks.rank == 0:
-            weights[name] = weight.cpu()
+def save_folder(
+    policy: PolicyModel, ranks: Ranks, beside: Mapping[str, bytes], folder: Path, lora: LoraConfig | None, base: Path
+) -> None:
+    """Write a Hugging Face folder: fp32 masters, configuration and tokenizer; where only adapters are trained, a PEFT
+    checkpoint of them for the model in ``base``. A collective; rank 0 writes."""
+    given = policy.adapter_weights(torch.float32) if lora else policy.full_weights(torch.float32)
+    weights = {name: weight.cpu() for name, weight in given if ranks.rank == 0}
     if ranks.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in beside.items():
             (folder / name).write_bytes(contents)
-        with quiet():
-            policy.model.save_pretrained(folder, state_dict=weights)
+        if lora is not None:
+            write_adapters(weights, lora, base, folder)
+        else:
+            with quiet():
+                policy.model.save_pretrained(folder, state_dict=weights)
     ranks.barrier()

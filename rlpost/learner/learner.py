@@ -17,7 +17,7 @@ from rlpost.algorithms import registry
 from rlpost.algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
-from rlpost.learner.export import PublishedWeights, files_beside_weights
+from rlpost.learner.export import DTYPES, PublishedWeights, files_beside_weights
 from rlpost.learner.gpu_memory import growing_segments
 from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
@@ -27,6 +27,7 @@ from rlpost.learner.sharding import Ranks
 from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
 from rlpost.rollout.diffusion.states import probe_ids, probe_masks
+from rlpost.rollout.digest import Sent
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.transport.registry import find
 from rlpost.rollout.weight_update import WeightUpdate
@@ -74,7 +75,9 @@ class Learner:
         found = self.policy.reading.kind
         if algorithm is not None and algorithm.model != found:
             raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")
-        self._published = PublishedWeights(self.policy, self._ranks)
+        dtype = self.policy.compute if setup.publish_dtype is None else DTYPES[setup.publish_dtype]
+        rank_of_adapters = config.lora.rank if config.lora else 0
+        self._published = PublishedWeights(self.policy, self._ranks, dtype, rank_of_adapters)
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
         lisa = config.optimizer.lisa
         self._lisa = Lisa(self.policy, self._optimizer, lisa, setup.seed) if lisa else None
@@ -130,7 +133,8 @@ class Learner:
         return WeightUpdate.join(list(self.weight_parts(version)) or [WeightUpdate(version)])
 
     def weight_parts(self, version: int) -> Iterator[WeightUpdate]:
-        """The current weights for the engines, in the compute dtype, adapters merged: this rank's share, in parts.
+        """The current weights for the engines, of adapters alone where they are all that is trained: this rank's share,
+        in parts.
 
         They may share memory with the live weights, and the next publication may overwrite this one: deliver them
         before the next ``learn`` or ``weights``. By broadcast rank 0 says what ``send`` will bring.
@@ -150,10 +154,14 @@ class Learner:
         self._transport.send(self._published)
         self._ranks.settle()
 
+    def sent(self) -> dict[str, Sent]:
+        """On rank 0, digests of the weights that were published last, by name; elsewhere nothing."""
+        return self._published.sent()
+
     def save(self, folder: Path) -> None:
         """Write a checkpoint: a Hugging Face folder plus the trainer's state."""
         how = (self.policy, self._optimizer, self._ranks, self.steps_done, self._base, self._beside)
-        save_checkpoint(folder, *how)
+        save_checkpoint(folder, *how, self.setup.config.lora)
 
     def load(self, folder: Path) -> int:
         """Go on from a checkpoint, exactly; the number of learning steps it has behind it.

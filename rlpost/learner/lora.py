@@ -1,4 +1,4 @@
-"""Low-rank adapters (through peft): injected in place, switched off for a reference, merged weight by weight.
+"""Low-rank adapters (through peft): injected in place, switched off for a reference, handed out as factors or merged.
 
 With W the frozen matrix and A, B the trained ones, a layer computes with W + (alpha / rank) B A. Left out: dropout,
 trained biases, and adapters of anything but linear layers.
@@ -85,8 +85,19 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             layer.scaling[_in_use(layer)] = scaling
 
 
-def merged(layer: LoraLinear) -> Tensor:
-    """The layer's full weight with its adapter added, in fp32. A collective where the model is sharded."""
+def shape(layer: LoraLinear, kind: str) -> tuple[int, ...]:
+    """Of one factor, "lora_A" or "lora_B"."""
+    return tuple(getattr(layer, kind)[_in_use(layer)].get_parameter("weight").shape)
+
+
+def factors(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+    """A (rank, in) and (alpha / rank) B (out, rank), in fp32. A collective where the model is sharded."""
     name = _in_use(layer)
     a, b = (whole(part[name].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
-    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a, alpha=layer.scaling[name])
+    return a, b * layer.scaling[name]
+
+
+def merged(layer: LoraLinear) -> Tensor:
+    """The layer's full weight with its adapter added, in fp32. A collective where the model is sharded."""
+    a, b = factors(layer)
+    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a)

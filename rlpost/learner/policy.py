@@ -144,11 +144,32 @@ class PolicyModel(nn.Module):
             else:
                 yield name, whole(weight, dtype)
 
+    def adapter_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Factors A (rank, in) and B (out, rank) of every adapter in use, one at a time, gathered and cast to ``dtype``
+        as the last thing; the scale alpha / rank is in B. Names are those of a PEFT checkpoint. A collective."""
+        self.settle()
+        for name, layer in lora.adapters(self.model):
+            a, b = lora.factors(layer)
+            yield f"base_model.model.{name}.lora_A.weight", a.to(dtype)
+            yield f"base_model.model.{name}.lora_B.weight", b.to(dtype)
+
     def plain_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and live weights of the plain model, in the order of ``full_weights``."""
         for name, weight in self.model.named_parameters():
             if ".lora_" not in name:
                 yield name.replace(".base_layer.", "."), weight
+
+    def plain_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of ``full_weights``, without gathering them."""
+        return {name: tuple(weight.shape) for name, weight in self.plain_weights()}
+
+    def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of ``adapter_weights``, without gathering them."""
+        return {
+            f"base_model.model.{name}.{kind}.weight": lora.shape(layer, kind)
+            for name, layer in lora.adapters(self.model)
+            for kind in ("lora_A", "lora_B")
+        }
 
 
 def _plain_name(module: nn.Module) -> str:

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as progress
 
 from rlpost.algorithms.base import ModelKind
+from rlpost.learner.adapter_files import is_adapter, merged
 from rlpost.learner.config import ModelConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.reading import Reading
@@ -38,7 +39,8 @@ def materialise(
         convert: make a masked-diffusion model of a causal one where one is wanted; it must be warm-started then.
 
     Returns:
-        The folder to load from: ``folder``, the given one, or the hub's local copy.
+        The folder to load from: ``folder``, the given one, or the hub's local copy. Adapters are merged, in fp32, into
+        ``folder``.
 
     Raises:
         ModelError: no such folder or model, a broken tokenizer, a GGUF file that transformers does not read, a model of
@@ -62,6 +64,8 @@ def _find(config: ModelConfig, folder: Path, seed: int, diffusion: bool) -> Path
         return _from_gguf(place, folder)
     if not place.is_dir():
         place = _from_hub(config.path)
+    if is_adapter(place):
+        return _write(merged(place, config.trust_remote_code), load_tokenizer(place, config.trust_remote_code), folder)
     _check(place, config.trust_remote_code)
     return place
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.diffusion.decode import Row, decode, draw
-from rlpost.rollout.diffusion.model import BlockModel
+from rlpost.rollout.diffusion.model import BlockModel, adapted_name
 from rlpost.rollout.diffusion.states import IMPOSSIBLE, probe_ids, probe_masks
+from rlpost.rollout.digest import Held, read, whole_piece
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.parameters import ModelParameters
 from rlpost.rollout.transport.registry import find
@@ -54,6 +55,8 @@ class DiffusionEngine:
         transport: name of the transport that weights will come by, which must not be one that connects.
         version: policy version of the weights in ``model``.
         trust_remote_code: run Python code that comes with the model.
+        rank: of the adapters that updates will bring, computed unmerged; 0: updates bring whole models.
+        targets: names of the layers that they are on.
 
     Raises:
         EngineError: the model cannot be loaded or is no masked-diffusion model.
@@ -74,9 +77,14 @@ class DiffusionEngine:
         transport: str = DEFAULT_TRANSPORT,
         version: int = -1,
         trust_remote_code: bool = False,
+        rank: int = 0,
+        targets: Sequence[str] = (),
     ) -> None:
         self._model = BlockModel.load(model, DTYPES[dtype], device, config.cache, trust_remote_code)
         self._parameters = ModelParameters.of_module(self._model.model)
+        self._rank = rank
+        if rank:
+            self._model.add_adapters(rank, targets)
         self._config = config
         self._max_context = max_context
         self._stop_token_ids = list(stop_token_ids)
@@ -197,23 +205,28 @@ class DiffusionEngine:
         """End a request early, at its next block; its ``generate`` returns what was sampled so far."""
         self._aborted.add(request_id)
 
-    async def update_weights(self, update: WeightUpdate) -> None:
+    async def update_weights(self, update: WeightUpdate) -> list[Held]:
         """Switch to new weights between two batches.
 
         Raises:
             EngineError: the update does not fit the model; nothing was changed.
         """
         self._transport.check(update)
-        self._parameters.check(update)
+        self._parameters.check(update, self._rank)
         async with self._one_at_a_time:
-            await asyncio.to_thread(self._load, update)
+            held = await asyncio.to_thread(self._load, update)
             self.version = update.version
+            return held
 
     @torch.no_grad()
-    def _load(self, update: WeightUpdate) -> None:
+    def _load(self, update: WeightUpdate) -> list[Held]:
         weights = dict(self._model.model.named_parameters(remove_duplicate=False))
+        taken = {}
         for name, sent in self._transport.tensors(update):
-            weights[name].copy_(sent)
+            weight = weights[adapted_name(name) if update.rank else name]
+            weight.copy_(sent)
+            taken[name] = whole_piece(weight)
+        return [{name: [piece] for name, piece in zip(taken, read(list(taken.values())), strict=True)}]
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
         """Score each token in the states of ``probe_masks``, without a cache; the drawn token follows in one of them.

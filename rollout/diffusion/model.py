@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -18,9 +19,15 @@ from transformers import AttentionInterface
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.hf_model import REMOTE_CODE, auto_class, masked_diffusion_facts
 
+ADAPTER = "default"
 NAME = "rlpost_blocks"
 """Name of the attention implementation in transformers."""
 Cache = Literal["none", "prefix", "dual"]
+
+
+def adapted_name(name: str) -> str:
+    """The parameter of a model with adapters that a name in a PEFT checkpoint means."""
+    return name.removeprefix("base_model.model.").removesuffix(".weight") + f".{ADAPTER}.weight"
 
 
 class KeyValues:
@@ -124,6 +131,23 @@ class BlockModel:
         except Exception as error:
             raise EngineError(f"the model in '{folder}' cannot be loaded: {type(error).__name__}: {error}") from error
         return cls(model.to(device).eval().requires_grad_(False), cache)
+
+    def add_adapters(self, rank: int, targets: Sequence[str]) -> None:
+        """Put adapters of this rank, without a scale, on each targeted linear layer; they are 0 at first.
+
+        Raises:
+            EngineError: the model has no such layers.
+        """
+        about = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), lora_dropout=0.0)
+        try:
+            inject_adapter_in_model(about, self.model, ADAPTER)
+        except ValueError as error:
+            raise EngineError(f"learner.lora.targets: {error}") from error
+        dtype = next(self.model.parameters()).dtype
+        for name, weight in self.model.named_parameters():
+            if ".lora_" in name:
+                weight.data = weight.data.to(self.device, dtype)
+        self.model.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,7 @@ from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 
-from rlpost.rollout.digest import Piece
+from rlpost.rollout.digest import Held
 from rlpost.rollout.vllm.readback import ReadBack
 
 NUMBER = 1
@@ -41,7 +41,7 @@ def room(rank: int) -> int:
     raise ValueError(f"adapters of rank {rank}: vLLM serves ranks up to {RANKS[-1]}; lower learner.lora.rank")
 
 
-def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> dict[str, list[Piece]]:
+def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:
     """Replace the adapter in one of vLLM's worker processes; what its kernels then read.
 
     Args:

@@ -21,10 +21,12 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.transport.ends import Rendezvous
+from rlpost.rollout.vllm import adapters
 from rlpost.rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
-from rlpost.rollout.vllm.transfer import RECEIVER, register
+from rlpost.rollout.vllm.transfer import RECEIVER, held, load_adapters, register
 from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 
 PROBE_SLOTS = 8
@@ -50,6 +52,7 @@ class VllmCore:
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
         scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary
             in every step, asked or not.
+        rank: of the adapters that updates will bring; 0: updates bring whole models.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -64,19 +67,20 @@ class VllmCore:
         transport: str = DEFAULT_TRANSPORT,
         seeded: bool = True,
         scored: bool = True,
+        rank: int = 0,
     ) -> None:
         self._transport = transport
+        self._adapted = False
         self._on_cpu = current_platform.is_cpu()
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            self._start(model, config, max_context, seed, scored)
+            self._start(engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank))
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 
-    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, scored: bool) -> None:
+    def _start(self, arguments: dict[str, Any]) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, self._on_cpu, scored)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()
@@ -134,7 +138,7 @@ class VllmCore:
                 sampling_params=sampling,
                 pooling_params=None,
                 arrival_time=time.time(),
-                lora_request=None,
+                lora_request=adapters.request() if self._adapted else None,
                 cache_salt=None,
                 data_parallel_rank=None,
             )
@@ -148,19 +152,28 @@ class VllmCore:
         """Drop requests; no output of theirs follows that need be looked at."""
         self._client.abort_requests(request_ids)
 
-    def load(self, update: WeightUpdate) -> None:
+    def load(self, update: WeightUpdate) -> list[Held]:
         """Switch to new weights. Running requests start over on their tokens so far: their cache is of old weights.
 
         Every cached block is dropped, and outputs that vLLM still has in flight are sampled again.
+
+        Returns:
+            what each of vLLM's worker processes then holds.
         """
         if self._asleep:
             self._client.wake_up()
             self._asleep = False
-        self._client.collective_rpc("start_weight_update")
-        self._client.collective_rpc("update_weights", kwargs={"update_info": {"update": update}})
-        self._client.collective_rpc("finish_weight_update")
+        if update.rank:
+            self._client.collective_rpc(load_adapters, args=(update,))
+            self._adapted = True
+        else:
+            self._client.collective_rpc("start_weight_update")
+            self._client.collective_rpc("update_weights", kwargs={"update_info": {"update": update}})
+            self._client.collective_rpc("finish_weight_update")
         if not self._client.reset_prefix_cache(reset_running_requests=True):
             raise EngineError("vLLM did not reset its prefix cache, so old weights' cache would be used on")
+        found: list[Held] = self._client.collective_rpc(held)
+        return found
 
     def sleep(self) -> None:
         """Free the GPU's memory: weights go to CPU memory and the cache is dropped. No request may be running; the next
@@ -175,7 +188,7 @@ class VllmCore:
 
 
 def engine_arguments(
-    model: str, config: VllmConfig, max_context: int, seed: int, cpu: bool, scored: bool = True
+    model: str, config: VllmConfig, max_context: int, seed: int, cpu: bool, scored: bool = True, rank: int = 0
 ) -> dict[str, Any]:
     """Keyword arguments of ``vllm.EngineArgs``."""
     arguments: dict[str, Any] = {
@@ -195,6 +208,8 @@ def engine_arguments(
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
+    if rank:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapters.room(rank)}
     if cpu:
         # Compiling takes longer than it saves at the sizes a CPU can train. A prompt whose cache is computed in pieces
         # makes vLLM take back a draw from the request's generator, which only a GPU's generator can.

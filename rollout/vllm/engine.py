@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.parameters import ModelParameters
 from rlpost.rollout.transport.ends import Rendezvous
@@ -44,6 +45,7 @@ class VllmEngine:
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
         scored: samples' log-probabilities may be asked for; without, sampling is a little faster, and there are no
             probes.
+        rank: of the adapters that updates will bring, served unmerged; 0: updates bring whole models.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
             wait for this process's Python; on a CPU both want the same cores.
 
@@ -64,6 +66,7 @@ class VllmEngine:
         version: int = -1,
         seeded: bool | None = None,
         scored: bool = True,
+        rank: int = 0,
         own_process: bool = False,
     ) -> None:
         self._max_context = max_context
@@ -80,11 +83,13 @@ class VllmEngine:
             version,
             deterministic if seeded is None else seeded,
             scored,
+            rank,
         )
         if not own_process:
             sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
         self._parameters = ModelParameters.of(model)
+        self._rank = rank
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 
     @property
@@ -140,16 +145,17 @@ class VllmEngine:
         """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
         self._loop.abort(request_id)
 
-    async def update_weights(self, update: WeightUpdate) -> None:
-        """Switch to new weights between two engine steps and drop everything cached.
+    async def update_weights(self, update: WeightUpdate) -> list[Held]:
+        """Switch to new weights between two engine steps and drop everything cached; what each of vLLM's processes then
+        holds of them.
 
         Raises:
             EngineError: the update does not fit the model (nothing was changed), or the engine died.
         """
         self._transport.check(update)
-        self._parameters.check(update)
+        self._parameters.check(update, self._rank)
         async with self._one_at_a_time:
-            await asyncio.wrap_future(self._loop.update(update))
+            return await asyncio.wrap_future(self._loop.update(update))
 
     async def connect(self, where: Rendezvous) -> None:
         """Join the broadcast that weights will come by; see ``BroadcastEngine``. What is sampled waits meanwhile.

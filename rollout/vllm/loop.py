@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.core import VllmCore
@@ -89,9 +90,9 @@ class StepLoop:
         self._post(lambda: self._add_probe(token_ids, temperature, seed, future), future)
         return future
 
-    def update(self, update: WeightUpdate) -> Future[None]:
-        """Switch weights between two steps."""
-        future: Future[None] = Future()
+    def update(self, update: WeightUpdate) -> Future[list[Held]]:
+        """Switch weights between two steps; what each of vLLM's worker processes then holds."""
+        future: Future[list[Held]] = Future()
         self._post(lambda: self._load(update, future), future)
         return future
 
@@ -292,14 +293,14 @@ class StepLoop:
             self._core.add(core_id, tokens, 1, temperature, seed + index, score_prompt=True)
             self._probes[core_id] = (probe, index)
 
-    def _load(self, update: WeightUpdate, future: Future[None]) -> None:
+    def _load(self, update: WeightUpdate, future: Future[list[Held]]) -> None:
         self._updated_at = time.perf_counter()
-        self._core.load(update)
+        held = self._core.load(update)
         self.update_seconds = time.perf_counter() - self._updated_at
         self.version = update.version
         for sampling in self._running.values():
             sampling.sampled_by(self.version)
-        future.set_result(None)
+        future.set_result(held)
 
     def _sleep(self, future: Future[None]) -> None:
         for sampling in list(self._running.values()):

@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.channel import Channel, SharedArrays
@@ -49,6 +50,7 @@ class LoopSetup:
     version: int
     seeded: bool
     scored: bool
+    rank: int
 
     def build(self) -> StepLoop:
         """The loop, in this process, which imports vllm.
@@ -61,7 +63,14 @@ class LoopSetup:
 
         return StepLoop(
             lambda: VllmCore(
-                self.model, self.config, self.max_context, self.seed, self.transport, self.seeded, self.scored
+                self.model,
+                self.config,
+                self.max_context,
+                self.seed,
+                self.transport,
+                self.seeded,
+                self.scored,
+                self.rank,
             ),
             slots=self.config.slots,
             stop_token_ids=self.stop_token_ids,
@@ -112,7 +121,7 @@ class LoopProcess:
         """See StepLoop."""
         return self._ask("probe", token_ids, temperature, seed)
 
-    def update(self, update: WeightUpdate) -> Future[None]:
+    def update(self, update: WeightUpdate) -> Future[list[Held]]:
         """See StepLoop. Arrays go through shared memory; what else a payload has is sent as it is."""
         places = self._arrays.write(update.payload)
         future = self._ask("update", dataclasses.replace(update, payload=places))

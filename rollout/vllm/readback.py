@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlpost.rollout.digest import Piece, read_piece, row_major
+from rlpost.rollout.digest import Held, Unread, piece_of, read, row_major
 
 _COPY = torch.ops.aten.copy_.default
 _PASSED_ON = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
+"""Copies that a loader makes on the way: to another device or type, or to have a tensor contiguous."""
 
 
 class _Source:
     """A tensor that was handed to the loaders, or a contiguous copy of a part of one that a loader made."""
 
-    def __init__(self, name: str, shape: torch.Size, first: int, held: Tensor) -> None:
-        self.name, self.shape, self.first, self.held = name, shape, first, held
+    def __init__(self, name: str, shape: torch.Size, dtype: torch.dtype, first: int, held: Tensor) -> None:
+        self.name, self.shape, self.dtype, self.first, self.held = name, shape, dtype, first, held
         self.start = held.data_ptr()
         self.end = self.start + held.nbytes
 
@@ -45,13 +46,13 @@ class ReadBack(TorchDispatchMode):
         self._sources: list[_Source] = []
         self._starts: list[int] = []
         self._copies: list[tuple[_Source, int, tuple[int, ...], Tensor]] = []
-        self._pieces: dict[str, list[Piece]] = {}
+        self._found: list[tuple[str, Unread]] = []
 
     def handing(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """The same names and tensors, each known from when it is handed on."""
         for name, tensor in weights:
             contiguous = tensor.contiguous()
-            self._add(_Source(name, tensor.shape, 0, contiguous))
+            self._add(_Source(name, tensor.shape, tensor.dtype, 0, contiguous))
             yield name, contiguous
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -62,20 +63,18 @@ class ReadBack(TorchDispatchMode):
             source = self._source_of(args[0])
             if source is not None:
                 first = source.first + (args[0].data_ptr() - source.start) // args[0].element_size()
-                self._add(_Source(source.name, source.shape, first, out))
+                self._add(_Source(source.name, source.shape, source.dtype, first, out))
         return out
 
-    def pieces(self) -> dict[str, list[Piece]]:
+    def pieces(self) -> Held:
         """By name, every part of a tensor that the model has; names of which it has none are absent."""
         for copy in self._copies:
             self._read(*copy)
         self._copies.clear()
-        return self._pieces
-
-    def forget_sources(self) -> None:
-        """Let go of the tensors that were handed in; what was copied stays known."""
-        self._sources.clear()
-        self._starts.clear()
+        pieces: Held = {}
+        for (name, _), piece in zip(self._found, read([one for _, one in self._found]), strict=True):
+            pieces.setdefault(name, []).append(piece)
+        return pieces
 
     def _add(self, source: _Source) -> None:
         if source.held.numel():
@@ -110,5 +109,6 @@ class ReadBack(TorchDispatchMode):
             whole = tuple(source.shape)
             if tuple(held.shape) == whole and first == 0:
                 strides = row_major(whole)
-            piece = read_piece(held, whole, first, strides)
-        self._pieces.setdefault(source.name, []).append(piece)
+            # A layer may keep a weight in a wider type than it travels in, and loses nothing by it.
+            piece = piece_of(held.to(source.dtype), whole, first, strides)
+        self._found.append((source.name, piece))

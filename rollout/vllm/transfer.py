@@ -3,7 +3,7 @@
 It is registered through vLLM's plugin entry point, so workers of tensor-parallel engines have it as well, and asks the
 run's transport for the tensors. Where a layer computes with its weights as they are in a checkpoint, they are written
 in place; else vLLM's layerwise reload takes the layers apart and puts them together again, which takes several times
-longer. Left out: vLLM's labels of weight versions (the adapter counts versions itself).
+longer. What the model then holds is read back. Left out: vLLM's labels of weight versions (the engine counts them).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.transport.registry import find
+from rlpost.rollout.vllm.readback import ReadBack
 from rlpost.rollout.weight_update import WeightUpdate
 
 RECEIVER = "rlpost"
@@ -63,6 +65,8 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
 
     init_info_cls = Beginning
     update_info_cls = Publication
+    held: Held
+    """What the model holds of the last update; see ``ReadBack``."""
 
     def init_transfer_engine(self, init_info: Beginning) -> None:
         """Make the transport; where it connects, later meet the sender and the other engines."""
@@ -76,6 +80,7 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
         """Give the model's layers their checkpoint form again, so that checkpoint weights fit."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        self._watch = ReadBack(at_end=in_place(self))
         if not in_place(self):
             initialize_layerwise_reload(self.model)
 
@@ -88,16 +93,26 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
     def receive_weights(self, update_info: Publication) -> None:
         """Hand every parameter to the model's own loaders."""
         model: Any = self.model
-        model.load_weights(self._transport.tensors(update_info.update))
+        with self._watch:
+            model.load_weights(self._watch.handing(self._transport.tensors(update_info.update)))
 
     def finish_weight_update(self) -> None:
         """Bring the layers back into the form the kernels use."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         if not in_place(self):
-            finalize_layerwise_reload(self.model, self.model_config)
+            with self._watch:
+                finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             repack_tied_heads(self.model)
+        self.held = self._watch.pieces()
+        del self._watch
+
+    def load_adapters(self, worker: Any, update: WeightUpdate) -> None:
+        """Replace the adapters by those of ``update``; the model itself stays."""
+        from rlpost.rollout.vllm.adapters import load
+
+        self.held = load(worker, dict(self._transport.tensors(update)), update.rank)
 
     def shutdown(self) -> None:
         """Leave the others, where there are any."""
@@ -107,6 +122,17 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
     def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
         """vLLM 0.25 wants a sender on the same class; weights are published as a WeightUpdate instead."""
         raise NotImplementedError("publish a rlpost.rollout.weight_update.WeightUpdate through the rollout worker")
+
+
+def load_adapters(worker: Any, update: WeightUpdate) -> None:
+    """In one of vLLM's worker processes: see ``Receiver.load_adapters``."""
+    worker.weight_transfer_engine.load_adapters(worker, update)
+
+
+def held(worker: Any) -> Held:
+    """In one of vLLM's worker processes: what it holds of the last update."""
+    found: Held = worker.weight_transfer_engine.held
+    return found
 
 
 def repack_tied_heads(model: torch.nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlpost.rollout.digest import Sent, mismatches, read_piece, row_major
+from rlpost.rollout.digest import Piece, Sent, mismatches, piece_of, read, row_major
 
 MASK = (1 << 64) - 1
 
@@ -42,9 +42,9 @@ def test_one_bit_is_seen_anywhere(dtype: torch.dtype) -> None:
     assert Sent.of(tensor) == before
 
 
-def pieces_of(tensor: torch.Tensor, part: torch.Tensor) -> object:
+def pieces_of(tensor: torch.Tensor, part: torch.Tensor) -> Piece:
     """A view of ``tensor``, copied elsewhere, as a piece."""
-    return read_piece(part.clone(), tensor.shape, part.storage_offset(), part.stride())
+    return read([piece_of(part.clone(), tensor.shape, part.storage_offset(), part.stride())])[0]
 
 
 def test_pieces_add_up_whatever_their_order() -> None:
@@ -70,4 +70,4 @@ def test_two_tensors_that_changed_places_are_seen() -> None:
 def test_a_piece_that_cuts_through_a_word_is_refused() -> None:
     tensor = torch.randn(4, 8).bfloat16()
     with pytest.raises(ValueError, match="cuts through a word"):
-        read_piece(tensor[:, 1:5], (4, 8), 1, row_major((4, 8)))
+        piece_of(tensor[:, 1:5], (4, 8), 1, row_major((4, 8)))

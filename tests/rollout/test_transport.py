@@ -84,6 +84,6 @@ def test_a_broadcast_must_have_met() -> None:
 
 def test_an_adapter_alone_is_no_model() -> None:
     parameters = ModelParameters.of_module(torch.nn.Linear(2, 2, bias=False))
-    update = WeightUpdate(1, ["weight"], ["float32"], [(2, 2)], payload=[None], kind="adapter")
-    with pytest.raises(EngineError, match="of kind 'adapter', and this engine takes whole models"):
+    update = WeightUpdate(1, ["weight"], ["float32"], [(2, 2)], payload=[None], rank=8)
+    with pytest.raises(EngineError, match="they are adapters of rank 8, and this engine was started for whole models"):
         parameters.check(update)
