@@ -23,7 +23,7 @@ from rlpost.sampling import derive_seed, spare_tasks, tasks_of_step
 from rlpost.session import Session
 from rlpost.step_metrics import EngineMetrics, step_row, unsolved_reward
 from rlpost.store import Refill, StepRollouts, TrajectoryStore
-from rlpost.weights import Gap
+from rlpost.verify import Gap
 from rlpost.workers import RolloutActor
 
 
@@ -91,6 +91,7 @@ class Controller:
             self._session.pool.call_all(RolloutActor.sleep)  # the publication wakes the engines
         advantages = self._session.algorithm.advantages(rollouts.groups)
         result = self._learn(step, rollouts, advantages)
+        self._session.publisher.remember([group.trajectories[0].token_ids for group in rollouts.groups])
         learn_s = time.monotonic() - began - rollout_s
         gap, sync_s, engines = self._publish(step + 1, ahead and not self._evaluates_after(step + 1))
         times = {

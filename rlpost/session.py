@@ -30,8 +30,9 @@ from rlpost.runfolder import RunFolder
 from rlpost.sampling import SourceWeights
 from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.tasks import load_source_weights, load_tasks
+from rlpost.verify import Verifier
 from rlpost.warm_start import WarmStartJob, locate_data, warm_start
-from rlpost.weights import Publisher, probe_tokens
+from rlpost.weights import Publisher
 from rlpost.workers import WorkerPool
 
 
@@ -106,12 +107,14 @@ def first_publication(
 ) -> Publisher:
     """The publisher of a run, once every worker has the learner's weights as ``version``, verified."""
     recipe = loaded.recipe
+    temperature, bound = recipe.rollout.temperature, recipe.gap_bound(placement.device)
+    # A masked-diffusion model fills blocks; a row of full length says nothing of its positions.
+    longest = recipe.rollout.max_context if recipe.diffusion is None else 0
     publisher = Publisher(
         learner,
         pool,
-        probe_tokens(learner.vocabulary, recipe.seed),
-        recipe.rollout.temperature,
-        recipe.gap_bound(placement.device),
+        Verifier(learner, temperature, bound, recipe.seed, longest),
+        temperature,
         placement.transport.connects,
         recipe.engine.tensor_parallel,
     )
@@ -136,8 +139,8 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task], Source
 
 
 def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress, resumed: bool = False) -> Path:
-    """The model the run starts from as a folder (or hub name): built, converted, warm-started. A run that goes on starts
-    from it too, and its weights come after: no checkpoint that may be removed is ever read again."""
+    """The model the run starts from as a folder (or hub name): built, converted, warm-started. A run that goes on
+    starts from it too, and its weights come after: no checkpoint that may be removed is read again."""
     recipe = loaded.recipe
     made = next((place for place in (folder.warm_model, folder.model) if (place / "config.json").is_file()), None)
     if resumed and made is not None:

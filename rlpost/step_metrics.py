@@ -16,7 +16,7 @@ from rlpost.learner.batch import LearnResult
 from rlpost.recipe import Recipe
 from rlpost.rollout.specs import Summary
 from rlpost.store import StepRollouts
-from rlpost.weights import Gap
+from rlpost.verify import Gap
 
 LEARNER_KEYS = ("loss", "grad_norm", "kl_old", "clip_fraction", "entropy", "offpolicy/ess", "offpolicy/kl")
 """Always in the row; null where the step was skipped."""
@@ -36,8 +36,7 @@ def step_row(
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
         "success/mean": float(np.mean([summary.success for summary in usable])),
-        "gap/logprob_abs": gap.logprob_abs,
-        "gap/kl": gap.kl,
+        **gap.metrics(),
         **dict.fromkeys(LEARNER_KEYS),
         **result.metrics,
         **times,

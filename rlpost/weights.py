@@ -1,52 +1,32 @@
 """Publishing weights, and verifying every publication before another rollout is used.
 
-The learner hands out one version; every worker switches to it and then scores a fixed probe; the learner scores the
-same tokens at the same version, while the next episodes begin. A gap above the bound stops the run: rollouts from wrong
-weights look healthy and train nothing. Left out: how weights travel (rollout/transport) and load (rollout/vllm).
+The learner hands out one version; every worker switches to it, says what it then holds, and scores a probe; the learner
+scores the same tokens at the same version, while the next episodes begin. Left out: what is checked (verify.py), how
+weights travel (rollout/transport) and load (rollout/vllm).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlpost.faults import CallFailed, RunError, gather
+from rlpost.faults import CallFailed, gather
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.group import LearnerGroup
 from rlpost.remote import Calls, value_of
-from rlpost.rollout.engine import ProbeResult
+from rlpost.rollout.digest import Sent
+from rlpost.rollout.engine import Adoption, ProbeRows
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.verify import Gap, Verifier
 from rlpost.workers import Method, RolloutActor, WorkerPool
 
-PROBE_SEQUENCES = 4
-PROBE_TOKENS = 16
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """How far the engines' log-probabilities are from the learner's at one version.
-
-    Attributes:
-        logprob_abs: mean |learner - engine| over the probe, the worst worker's, in nats.
-        kl: mean (engine - learner) at tokens drawn by the engine, an estimate of KL(engine || learner).
-    """
-
-    logprob_abs: float
-    kl: float
-
-
-def probe_tokens(vocabulary: int, seed: int) -> list[list[int]]:
-    """The fixed probe: a few random token sequences of the model's own vocabulary."""
-    draw = np.random.default_rng([seed, 0x9E37])
-    return [[int(t) for t in draw.integers(0, vocabulary, PROBE_TOKENS)] for _ in range(PROBE_SEQUENCES)]
 
 
 class Publication:
@@ -62,7 +42,7 @@ class Publication:
         self._compare = compare
 
     def verified(self) -> Gap:
-        """Compare every worker's answer with the learner's, which must not have learned since; the worst one's gap.
+        """Check every worker's answer, while the learner has not learned since; the worst one's gap.
 
         Raises:
             RunError: a worker does not have the learner's weights.
@@ -79,9 +59,8 @@ class Publisher:
     Args:
         learner: the single copy.
         pool: the rollout workers.
-        probe: the fixed probe sequences.
+        verifier: checks what arrives.
         temperature: the recipe's sampling temperature; the probe is compared at 1 and at this.
-        bound: largest tolerated ``Gap.logprob_abs``.
         connects: the learner sends while the workers take, see ``Transport.connects``.
         gpus: GPUs of each engine.
     """
@@ -90,51 +69,42 @@ class Publisher:
         self,
         learner: LearnerGroup,
         pool: WorkerPool,
-        probe: list[list[int]],
+        verifier: Verifier,
         temperature: float,
-        bound: float,
         connects: bool = False,
         gpus: int = 1,
     ) -> None:
         self._learner = learner
         self._pool = pool
-        self._probe = probe
+        self._verifier = verifier
         self._temperature = temperature
-        self._bound = bound
         self._connects = connects
         self._gpus = gpus
         self._connected = False
         self._parts: list[WeightUpdate] = []
+        self._sent: dict[str, Sent] = {}
+        self._version = 0
         pool.on_restart(self._bring_up_to_date)
 
     def publish(self, version: int) -> Publication:
         """Send the learner's current weights to every worker as ``version``; each has them, and has answered the probe,
         when this returns. Episodes may then begin, but none may be used before the publication is verified."""
         started = time.monotonic()
+        self._version = version
         self._parts = [value_of(ref) for ref in self._learner.publish(version)]
-        answers = self._deliver(RolloutActor.adopt, self._probe, self._temperature, version, *self._parts)
-        return Publication(version, time.monotonic() - started, lambda: self._verify(version, answers))
+        rows = self._verifier.rows(version)
+        adoptions = self._deliver(RolloutActor.adopt, rows, self._temperature, version, *self._parts)
+        self._sent = self._learner.call("digesting the weights", LearnerActor.sent, version)[0]
+        return Publication(version, time.monotonic() - started, lambda: self._verify(version, rows, adoptions))
 
-    def _verify(self, version: int, answers: Sequence[ProbeResult]) -> Gap:
-        gaps = compare(answers, self._learner, self._probe, self._temperature)
-        for index, (answer, gap) in enumerate(zip(answers, gaps, strict=True)):
-            self._check(index, version, answer, gap)
-        return max(gaps, key=lambda gap: gap.logprob_abs)
+    def remember(self, token_ids: Sequence[NDArray[np.int32]]) -> None:
+        """Recent rollouts, (T,) each, for the rows that later versions are probed with."""
+        self._verifier.remember(token_ids)
 
-    def _check(self, index: int, version: int, answer: ProbeResult, gap: Gap) -> None:
-        if answer.version != version:
-            raise RunError(
-                f"rollout worker {index} says it has policy version {answer.version} right after version {version} was "
-                "published to it"
-            )
-        if not gap.logprob_abs <= self._bound:
-            raise RunError(
-                f"policy version {version}: the log-probabilities of rollout worker {index} differ from the "
-                f"learner's by {gap.logprob_abs:.3g} nats on average, more than sync.gap_bound = {self._bound:g}. "
-                "The worker does not sample from the weights being trained, so no further rollout was used. Causes "
-                "seen: weights that did not arrive, a model whose engine and training code disagree, or a bound too "
-                "tight for the engine's dtype"
-            )
+    def _verify(self, version: int, rows: ProbeRows, adoptions: Sequence[Adoption]) -> Gap:
+        for worker, adoption in enumerate(adoptions):
+            self._verifier.arrived(version, self._sent, worker, adoption.held)
+        return self._verifier.computes(version, rows, adoptions)
 
     def _deliver(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Have all workers take the weights, in a call of this method; their answers.
@@ -175,22 +145,9 @@ class Publisher:
         """Give a fresh worker the current weights; where the transport connects, to all, who must meet again."""
         self._connected = False
         if self._parts and self._connects:
-            self._deliver(RolloutActor.update, *self._parts)
+            held = self._deliver(RolloutActor.update, *self._parts)[index]
         elif self._parts:
-            self._pool.call(index, RolloutActor.update, *self._parts)
-
-
-def compare(
-    results: Sequence[ProbeResult], learner: LearnerGroup, probe: Sequence[list[int]], temperature: float
-) -> list[Gap]:
-    """Score each worker's probe with the learner, at T = 1 on the fixed tokens and at ``temperature`` on the drawn."""
-    extended = [[*ids, drawn] for result in results for ids, drawn in zip(probe, result.sampled_ids, strict=True)]
-    plain = learner.score(extended, 1.0)
-    warm = plain if temperature == 1.0 else learner.score(extended, temperature)
-    gaps = []
-    for start, result in zip(range(0, len(extended), len(probe)), results, strict=True):
-        own, ours = plain[start : start + len(probe)], warm[start : start + len(probe)]
-        fixed = [np.abs(ids[:-1] - theirs) for ids, theirs in zip(own, result.fixed_logprobs, strict=True)]
-        drawn: NDArray[np.float64] = np.array(result.sampled_logprobs) - np.array([ids[-1] for ids in ours])
-        gaps.append(Gap(float(np.concatenate([*fixed, np.abs(drawn)]).mean()), float(drawn.mean())))
-    return gaps
+            held = self._pool.call(index, RolloutActor.update, *self._parts)
+        else:
+            return
+        self._verifier.arrived(self._version, self._sent, index, held)

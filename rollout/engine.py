@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.weight_update import WeightUpdate
 
 END_STRIDE = 8
@@ -36,6 +37,7 @@ class SampleRequest:
         order: where this request stands among those of its step; requests are admitted in this order in
             deterministic mode.
         logprobs: whether the sample's log-probabilities are wanted; evaluation does without and is a little faster.
+        urgent: goes ahead of all that wait.
         ends: asked now and then about the ids sampled so far (at least every ``END_STRIDE`` of them, on a thread of the
             engine's); where it says yes the request is over as if a stop token had been sampled.
     """
@@ -47,6 +49,7 @@ class SampleRequest:
     seed: int | None = None
     order: int = 0
     logprobs: bool = True
+    urgent: bool = False
     ends: Callable[[Sequence[int]], bool] | None = None
 
 
@@ -86,6 +89,35 @@ class ProbeResult:
     sampled_logprobs: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeRows:
+    """What an engine is asked about right after new weights.
+
+    Attributes:
+        token_ids: rows to score whole, a token to be drawn after each.
+        far: a long row, after which ``tokens`` are to be sampled at temperature 1; empty: none.
+    """
+
+    token_ids: list[list[int]]
+    far: list[int] = field(default_factory=list)
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a worker says once it has new weights.
+
+    Attributes:
+        held: what each process of its engine holds of them.
+        probe: its log-probabilities of the rows.
+        far: what it sampled after the long row, or None.
+    """
+
+    held: list[Held]
+    probe: ProbeResult
+    far: Sample | None = None
+
+
 class Engine(Protocol):
     """Any engine: vLLM, or a diffusion engine of our own."""
 
@@ -103,8 +135,9 @@ class Engine(Protocol):
         """End a request early; its ``generate`` returns what was sampled so far, ``aborted`` true."""
         ...
 
-    async def update_weights(self, update: WeightUpdate) -> None:
-        """Switch to new weights between two engine steps and reset the prefix cache."""
+    async def update_weights(self, update: WeightUpdate) -> list[Held]:
+        """Switch to new weights between two engine steps and reset the prefix cache; what each of the engine's
+        processes then holds of them, read back from where it computes with them."""
         ...
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:

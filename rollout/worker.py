@@ -13,7 +13,8 @@ from typing import Protocol, runtime_checkable
 from rlpost.envs.base import Env
 from rlpost.reward.plugins import Plugin, PluginError
 from rlpost.rollout.chat import ChatFormat, load_format
-from rlpost.rollout.engine import Engine, EngineError, ProbeResult
+from rlpost.rollout.digest import Held
+from rlpost.rollout.engine import Adoption, Engine, EngineError, ProbeResult, ProbeRows, SampleRequest
 from rlpost.rollout.env_session import EnvFactory
 from rlpost.rollout.env_threads import EnvThreads
 from rlpost.rollout.episode import EpisodeControl, play, record
@@ -164,21 +165,22 @@ class RolloutWorker:
             raise EngineError(f"{type(self._engine).__name__} takes no weights by broadcast")
         await self._engine.connect(replace(where, rank=1 + gpus * self._setup.worker))
 
-    async def update(self, *parts: WeightUpdate) -> int:
-        """Switch the engine to new weights, which may come in parts; the version now in use.
+    async def update(self, *parts: WeightUpdate) -> list[Held]:
+        """Switch the engine to new weights, which may come in parts; what it then holds of them.
 
         Raises:
             EngineError: the engine refused them or died.
         """
-        await self._engine.update_weights(WeightUpdate.join(parts))
-        return self._engine.version
+        return await self._engine.update_weights(WeightUpdate.join(parts))
 
-    async def adopt(
-        self, token_ids: list[list[int]], temperature: float, seed: int, *parts: WeightUpdate
-    ) -> ProbeResult:
+    async def adopt(self, rows: ProbeRows, temperature: float, seed: int, *parts: WeightUpdate) -> Adoption:
         """Switch to new weights and score the probe with them, before anything else is sampled."""
-        await self.update(*parts)
-        return await self.probe(token_ids, temperature, seed)
+        held = await self.update(*parts)
+        probe = await self.probe(rows.token_ids, temperature, seed)
+        if not rows.far:
+            return Adoption(held, probe)
+        request = SampleRequest("far", rows.far, rows.tokens, 1.0, seed, urgent=True)
+        return Adoption(held, probe, await self._engine.generate(request))
 
     async def sleep(self) -> None:
         """Free the engine's memory until the next ``update``, where the engine can."""

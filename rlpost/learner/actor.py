@@ -69,9 +69,9 @@ class LearnerActor:
         """See ``Learner.send``."""
         self._learner.send()
 
-    def sent(self) -> dict[str, Sent]:
+    def sent(self, version: int) -> dict[str, Sent]:
         """See ``Learner.sent``."""
-        return self._learner.sent()
+        return self._learner.sent(version)
 
     def save(self, folder: str) -> None:
         """See ``Learner.save``."""

@@ -2,7 +2,8 @@
 
 A checkpoint is a Hugging Face folder, or a PEFT one where only adapters are trained, plus ``optimizer/``, which
 torch.distributed.checkpoint writes: each rank its own shards, read back by any number of ranks; and
-``trainer_state.pt``, small, written last and moved into place, so a folder that has it is complete. Left out: the controller's own state.
+``trainer_state.pt``, small, written last and moved into place, so a folder that has it is complete. Left out: the
+controller's own state.
 """
 
 from __future__ import annotations

@@ -44,19 +44,25 @@ class PublishedWeights:
         self._policy, self._ranks, self._dtype, self._adapters = policy, ranks, dtype, rank
         self.rank, self.device = ranks.rank, policy.device
         self._digests: dict[str, Unread] = {}
+        self._version = -1
+
+    def begin(self, version: int) -> None:
+        """What is given from now on is ``version``."""
+        self._digests, self._version = {}, version
 
     def full(self) -> Iterator[tuple[str, Tensor]]:
         """See WeightSource."""
         policy = self._policy
         given = policy.adapter_weights(self._dtype) if self._adapters else policy.full_weights(self._dtype)
-        self._digests = {}
         for name, weight in given:
             if self.rank == 0:
                 self._digests[name] = whole_piece(weight)
             yield name, weight
 
-    def sent(self) -> dict[str, Sent]:
-        """On rank 0, the digests of what ``full`` gave last, of the weights themselves and not of any record."""
+    def sent(self, version: int) -> dict[str, Sent]:
+        """On rank 0, the digests of what ``full`` gave as ``version``: of the weights themselves, not of a record."""
+        if version != self._version:
+            return {}
         pieces = read(list(self._digests.values()))
         return {name: Sent(piece.digest, piece.elements) for name, piece in zip(self._digests, pieces, strict=True)}
 

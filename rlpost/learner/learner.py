@@ -141,6 +141,7 @@ class Learner:
         """
         if self.setup.yields_memory and self.policy.device.type == "cuda":
             torch.cuda.empty_cache()
+        self._published.begin(version)
         yield from self._transport.parts(self._published, version)
 
     def connect(self, where: Rendezvous) -> None:
@@ -154,9 +155,9 @@ class Learner:
         self._transport.send(self._published)
         self._ranks.settle()
 
-    def sent(self) -> dict[str, Sent]:
-        """On rank 0, digests of the weights that were published last, by name; elsewhere nothing."""
-        return self._published.sent()
+    def sent(self, version: int) -> dict[str, Sent]:
+        """On rank 0, digests of the weights that were handed out as ``version``, by name; elsewhere nothing."""
+        return self._published.sent(version)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: a Hugging Face folder plus the trainer's state."""

@@ -29,7 +29,7 @@ from rlpost.rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
 from rlpost.rollout.vllm.transfer import RECEIVER, held, load_adapters, register
 from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 
-PROBE_SLOTS = 8
+PROBE_SLOTS = 10
 """Places beyond ``slots``, so that a probe never waits for a long request to end."""
 GIB = 1 << 30
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

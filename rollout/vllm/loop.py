@@ -217,26 +217,31 @@ class StepLoop:
             sampling.fail("another request of the same id is in flight")
             return
         self._core_ids[sampling.request.id] = None
-        self._waiting.add(sampling)
+        if sampling.request.urgent:
+            self._begin(sampling)
+        else:
+            self._waiting.add(sampling)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._slots:
-            sampling = self._waiting.next()
-            # Numbered as admitted, not as received: in lock-step the ids themselves repeat from run to run.
-            core_id = str(next(self._admissions))
-            request = sampling.request
-            self._core_ids[request.id] = core_id
-            self._core.add(
-                core_id,
-                request.token_ids,
-                request.max_tokens,
-                request.temperature,
-                request.seed,
-                self._stop_token_ids,
-                logprobs=request.logprobs,
-            )
-            sampling.sampled_by(self.version)
-            self._running[core_id] = sampling
+            self._begin(self._waiting.next())
+
+    def _begin(self, sampling: Sampling) -> None:
+        # Numbered as admitted, not as received: in lock-step the ids themselves repeat from run to run.
+        core_id = str(next(self._admissions))
+        request = sampling.request
+        self._core_ids[request.id] = core_id
+        self._core.add(
+            core_id,
+            request.token_ids,
+            request.max_tokens,
+            request.temperature,
+            request.seed,
+            self._stop_token_ids,
+            logprobs=request.logprobs,
+        )
+        sampling.sampled_by(self.version)
+        self._running[core_id] = sampling
 
     def _step(self) -> None:
         began = time.perf_counter()
