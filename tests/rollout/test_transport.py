@@ -1,6 +1,7 @@
 """Weight transports: which of them can be where, which one auto takes, and how a name becomes one.
 
-Left out: weights that really travel (tests/runtime/test_transport.py, tests/learner/test_cuda.py).
+Left out: weights that really travel (test_diffusion_engine.py, tests/runtime/test_transport.py,
+tests/learner/test_cuda.py).
 """
 
 from __future__ import annotations
