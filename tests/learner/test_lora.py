@@ -1,22 +1,26 @@
-"""Adapters: only they learn, the base is the reference, and what is published is their merge."""
+"""Adapters: only they learn, the base is the reference, and they are published and saved unmerged."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig as PeftConfig
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from rlpost.algorithms import registry
 from rlpost.algorithms.base import Plan
 from rlpost.learner.batch import LearnerError
-from rlpost.learner.config import LoraConfig, OptimizerConfig
+from rlpost.learner.config import LoraConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
+from rlpost.learner.source import materialise
+from rlpost.rollout.digest import Sent
+from rlpost.rollout.transport.object_store import as_tensor
 from tests.learner.helpers import Clipped, batch, setup
 
 LORA = LoraConfig(rank=4, alpha=8)
@@ -27,29 +31,52 @@ def learner(folder: Path, **config: object) -> Learner:
     return Learner(setup(folder, **chosen), algorithm=Clipped(Plan(2, 2)))
 
 
-def test_published_weights_are_pefts_own_merge(model_folder: Path) -> None:
-    ours = learner(model_folder)
-    ours.learn(batch(8))
-    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+def with_adapters(ours: Learner, folder: Path) -> Any:
+    """The model in ``folder`` with the learner's adapters, by peft."""
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     peft = get_peft_model(base, PeftConfig(r=4, lora_alpha=8, target_modules=list(LORA.targets)))
     adapters = dict(ours.policy.trainable())
     for name, weight in peft.named_parameters():
         if ".lora_" in name:
             weight.data.copy_(adapters[name.removeprefix("base_model.model.")])
-    merged = dict(peft.merge_and_unload().named_parameters())
+    return peft
+
+
+def test_adapters_alone_are_published_with_their_scale(model_folder: Path) -> None:
+    ours = learner(model_folder)
+    ours.learn(batch(8))
+    own = get_peft_model_state_dict(with_adapters(ours, model_folder))
     update = ours.weights(1)
-    assert update.names == list(merged)
-    moved = 0
+    assert update.rank == 4
+    assert sorted(update.names) == sorted(own)
+    assert len(own) == 28  # two factors on seven linear layers in each of two
     for name, array in zip(update.names, update.payload, strict=True):
-        np.testing.assert_allclose(array, merged[name].detach().numpy(), rtol=0, atol=1e-6, err_msg=name)
-        moved += not np.array_equal(array, dict(_base(model_folder))[name])
-    assert moved == 14  # seven linear layers in each of two
+        scale = 2.0 if ".lora_B." in name else 1.0
+        np.testing.assert_array_equal(array, scale * own[name].numpy(), err_msg=name)
+    assert ours.sent(1) == {
+        name: Sent.of(as_tensor(array, "float32")) for name, array in zip(update.names, update.payload, strict=True)
+    }
+    assert ours.sent(2) == {}  # nothing was published as that
     ours.close()
 
 
-def _base(folder: Path) -> list[tuple[str, np.ndarray]]:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return [(name, weight.detach().numpy()) for name, weight in model.named_parameters()]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_checkpoint_is_pefts_and_a_merge_is_in_fp32(dtype: str, model_folder: Path, tmp_path: Path) -> None:
+    ours = learner(model_folder, dtype=dtype)
+    ours.learn(batch(8))
+    ours.save(tmp_path / "step-1")
+    own = with_adapters(ours, model_folder)
+    ours.close()
+    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path / "step-1"))
+    for name, weight in get_peft_model_state_dict(own).items():
+        torch.testing.assert_close(get_peft_model_state_dict(loaded)[name], weight, rtol=0, atol=1e-9)
+    place = materialise(ModelConfig(path=str(tmp_path / "step-1")), tmp_path / "merged")
+    assert place == tmp_path / "merged"
+    merged = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    expected = own.merge_and_unload()
+    for (name, weight), (_, wanted) in zip(merged.named_parameters(), expected.named_parameters(), strict=True):
+        torch.testing.assert_close(weight, wanted, rtol=0, atol=1e-6, msg=name)
 
 
 def test_the_reference_is_the_base(model_folder: Path) -> None:

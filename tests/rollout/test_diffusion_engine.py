@@ -27,7 +27,6 @@ from rlpost.rollout.diffusion.engine import DiffusionEngine
 from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.rollout.engine import EngineError, Sample, SampleRequest
 from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
-from rlpost.weights import probe_tokens
 from tests.support.own_code import own_code_folder
 
 BUILD = BuildConfig(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48, initializer_range=0.3)
@@ -256,7 +255,8 @@ def test_probes_agree_with_the_learner_after_an_update_and_not_before(
         for _, weight in learner.policy.trainable():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     made = engine(folders[shift], config=DiffusionConfig(block=4, cache=cache), transport=transport)
-    probe = [*probe_tokens(learner.vocabulary, 0), [MASK, 3, MASK, 9]]
+    draw = np.random.default_rng(0)
+    probe = [*draw.integers(0, learner.vocabulary, (4, 16)).tolist(), [MASK, 3, MASK, 9]]
 
     def gap() -> float:
         result = asyncio.run(made.probe(probe, 0.7, seed=5))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlpost.rollout.digest import Held, Sent, mismatches
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.weight_update import WeightUpdate
 from tests.support.vllm_host import (
@@ -144,3 +145,29 @@ def test_an_update_that_does_not_fit_changes_nothing(vllm: Run, change: dict[str
     said, unchanged = vllm(refused_update, dataclasses.replace(update, **change), [[1, 2, 3]])
     assert words in said
     assert unchanged
+
+
+async def held_after(engine: Any, update: WeightUpdate) -> list[Held]:
+    """Load weights; what the engine then holds."""
+    return list(await engine.update_weights(dataclasses.replace(update, version=engine.version + 1)))
+
+
+def digests(model: torch.nn.Module) -> dict[str, Sent]:
+    return {name: Sent.of(weight) for name, weight in model.named_parameters()}
+
+
+def test_what_the_engine_holds_is_read_back_after_its_fusing(vllm: Run) -> None:
+    """Every tensor of a model with fused projections and a tied head; then a bit, a swap, a drop, an old version."""
+    model = perturbed(small_model(), seed=3)
+    update, sent = update_of(model, 0), digests(model)
+    assert mismatches(sent, vllm(held_after, update)) == []
+    assert {name for process in vllm(held_after, update) for name in process} == set(sent)
+    old = update_of(perturbed(small_model(), seed=4), 0)
+    places = [update.names.index(f"model.layers.{layer}.self_attn.k_proj.weight") for layer in (0, 1)]
+    flipped, swapped, dropped = (dataclasses.replace(update, payload=list(update.payload)) for _ in range(3))
+    flipped.payload[places[0]] = flipped.payload[places[0]].copy()
+    flipped.payload[places[0]].view(np.int32)[5, 7] ^= 1
+    swapped.payload[places[0]], swapped.payload[places[1]] = swapped.payload[places[1]], swapped.payload[places[0]]
+    dropped.payload[places[1]] = old.payload[places[1]]
+    for wrong, count in ((flipped, 1), (swapped, 2), (dropped, 1), (old, len(sent))):
+        assert len(mismatches(sent, vllm(held_after, wrong))) == count

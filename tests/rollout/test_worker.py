@@ -192,7 +192,8 @@ def test_lock_step_engines_learn_when_episodes_end(model_folder: str) -> None:
 def test_update_and_probe_go_to_the_engine(model_folder: str) -> None:
     async def scenario() -> tuple[int, int]:
         worker = RolloutWorker(_setup(model_folder))
-        version = await worker.update(WeightUpdate(version=3))
+        await worker.update(WeightUpdate(version=3))
+        version = (await worker.status()).version
         probe = await worker.probe([[1, 2, 3]], 1.0, 0)
         await worker.close()
         return version, probe.version

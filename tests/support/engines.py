@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.weight_update import WeightUpdate
 
@@ -40,8 +41,9 @@ class ScriptedEngine:
     def abort(self, request_id: str) -> None:
         self.aborted.add(request_id)
 
-    async def update_weights(self, update: WeightUpdate) -> None:
+    async def update_weights(self, update: WeightUpdate) -> list[Held]:
         self.version = update.version
+        return []
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:
         return ProbeResult(self.version, [np.zeros(len(ids) - 1, dtype=np.float32) for ids in token_ids])
