@@ -98,7 +98,7 @@ def main() -> None:
         model = model_folder(args.shape, Path(folder), args.device)
         from rlpost.rollout.vllm.core import VllmCore
 
-        core = VllmCore(str(model), config, args.prompt + args.tokens + 8, 0, "object_store", seeded=False)
+        core = VllmCore(str(model), config, args.prompt + args.tokens + 8, 0, seeded=False)
         rounds = Rounds(core, args.prompt)
         rounds.play(most, args.tokens // 2)
         for requests in args.requests:

@@ -63,15 +63,16 @@ def publication(session: Any, version: int) -> dict[str, float]:
     import ray
 
     from rlpost.rollout.weight_update import WeightUpdate
+    from rlpost.workers import RolloutActor
 
     learner, pool = session.learner, session.pool
     began = time.perf_counter()
     parts = learner.publish(version)
     published = time.perf_counter()
-    pool.call_all("update", *parts)
+    pool.call_all(RolloutActor.update, *parts)
     loaded = time.perf_counter()
     gap = gap_now(session, version)
-    status = pool.call(0, "status").engine
+    status = pool.call(0, RolloutActor.status).engine
     record = WeightUpdate.join(ray.get(parts))
     sizes = {"float32": 4, "bfloat16": 2}
     size = sum(sizes[dtype] * math.prod(shape) for dtype, shape in zip(record.dtypes, record.shapes, strict=True))
@@ -97,9 +98,9 @@ def changed_weights(session: Any) -> dict[str, float]:
     publisher, before = session.publisher, []
     publish = publisher.publish
 
-    def spied(version: int) -> None:
+    def spied(version: int) -> Any:
         before.append(gap_now(session, version))
-        publish(version)
+        return publish(version)
 
     publisher.publish = spied
     loaded = copy.copy(session.loaded)
@@ -116,15 +117,18 @@ def changed_weights(session: Any) -> dict[str, float]:
 def gap_now(session: Any, seed: int) -> float:
     """Mean |learner - engine| over a probe, whatever weights each has."""
     from rlpost.weights import compare, probe_tokens
+    from rlpost.workers import RolloutActor
 
     probe = probe_tokens(session.learner.vocabulary, 0)
-    return float(compare(session.pool.call_all("probe", probe, 1.0, seed), session.learner, probe, 1.0)[0].logprob_abs)
+    answers = session.pool.call_all(RolloutActor.probe, probe, 1.0, seed)
+    return float(compare(answers, session.learner, probe, 1.0)[0].logprob_abs)
 
 
 def busy_pause(session: Any, version: int) -> float:
     """Milliseconds without a token, with a full batch half sampled."""
     from rlpost.rollout.specs import EpisodeSpec
     from rlpost.sampling import derive_seed
+    from rlpost.workers import RolloutActor
 
     recipe, pool = session.recipe, session.pool
     specs = [
@@ -132,15 +136,15 @@ def busy_pause(session: Any, version: int) -> float:
         for place in range(recipe.batch.tasks)
         for index in range(recipe.batch.group_size)
     ]
-    start = pool.call(0, "status").engine["tokens"]
+    start = pool.call(0, RolloutActor.status).engine["tokens"]
     flights = pool.submit(specs)
     wanted = len(specs) * recipe.rollout.max_new_tokens // 2
-    while pool.call(0, "status").engine["tokens"] - start < wanted:
+    while pool.call(0, RolloutActor.status).engine["tokens"] - start < wanted:
         time.sleep(0.005)
-    pool.call_all("update", *session.learner.publish(version))
+    pool.call_all(RolloutActor.update, *session.learner.publish(version))
     while any(flight.summary is None for flight in flights):
         pool.poll(flights, 1.0)
-    return 1e3 * float(pool.call(0, "status").engine["pause_s"])
+    return 1e3 * float(pool.call(0, RolloutActor.status).engine["pause_s"])
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def rounds(args: argparse.Namespace, config: VllmConfig) -> None:
 
     from rlpost.rollout.vllm.core import engine_arguments
 
-    options = engine_arguments(args.model, config, args.context, 0, "object_store", cpu=args.device == "cpu")
+    options = engine_arguments(args.model, config, args.context, 0, cpu=args.device == "cpu")
     options.pop("weight_transfer_config")
     llm = LLM(**options)
     tokenizer: Any = AutoTokenizer.from_pretrained(args.model)

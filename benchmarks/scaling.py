@@ -175,9 +175,9 @@ def publications(session: Any, version: int, row: dict[str, Any]) -> dict[str, A
 
     publisher, seconds = session.publisher, []
     for number in range(version + 1, version + 1 + PUBLICATIONS):
-        publisher.publish(number)
-        seconds.append(publisher.seconds)
-        gap = publisher.verify()
+        publication = publisher.publish(number)
+        seconds.append(publication.seconds)
+        gap = publication.verified()
     update = WeightUpdate.join(ray.get(session.learner.publish(version)))
     sizes = {"float32": 4, "bfloat16": 2}
     size = sum(sizes[dtype] * math.prod(shape) for dtype, shape in zip(update.dtypes, update.shapes, strict=True))

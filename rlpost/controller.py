@@ -24,6 +24,7 @@ from rlpost.session import Session
 from rlpost.step_metrics import EngineMetrics, step_row, unsolved_reward
 from rlpost.store import Refill, StepRollouts, TrajectoryStore
 from rlpost.weights import Gap
+from rlpost.workers import RolloutActor
 
 
 class Controller:
@@ -87,15 +88,15 @@ class Controller:
         rollouts = self._store.collect(step, self._refill(step))
         rollout_s = time.monotonic() - began
         if self._recipe.engine.sleep:
-            self._session.pool.call_all("sleep")  # the publication wakes the engines
+            self._session.pool.call_all(RolloutActor.sleep)  # the publication wakes the engines
         advantages = self._session.algorithm.advantages(rollouts.groups)
         result = self._learn(step, rollouts, advantages)
         learn_s = time.monotonic() - began - rollout_s
-        gap, engines = self._publish(step + 1, ahead and not self._evaluates_after(step + 1))
+        gap, sync_s, engines = self._publish(step + 1, ahead and not self._evaluates_after(step + 1))
         times = {
             "time/rollout_s": rollout_s,
             "time/learn_s": learn_s,
-            "time/sync_s": self._session.publisher.seconds,
+            "time/sync_s": sync_s,
             "time/step_s": time.monotonic() - began,
         }
         self._ended = time.monotonic() if ahead else None
@@ -110,23 +111,22 @@ class Controller:
             self._session.progress.note(f"step {step}: {warning}")
         self._warned = bool(warning)
 
-    def _publish(self, version: int, ahead: bool) -> tuple[Gap, list[dict[str, float]]]:
-        """Publish and verify; how far the workers are off, and their engines' counts.
+    def _publish(self, version: int, ahead: bool) -> tuple[Gap, float, list[dict[str, float]]]:
+        """Publish and verify; how far the workers are off, the seconds it took, and their engines' counts.
 
         With ``ahead`` the next step's episodes begin while the learner scores the probe; used they are only after that.
         """
-        session = self._session
-        session.publisher.publish(version)
-        counts = session.pool.ask("status")
+        pool = self._session.pool
+        publication = self._session.publisher.publish(version)
+        counts = pool.ask(RolloutActor.status)
         if ahead:
             self._keep_in_flight(version)
-        gap = session.publisher.verify()
-        return gap, [status.engine for status in session.pool.answers(counts, "status")]
+        gap = publication.verified()
+        return gap, publication.seconds, [status.engine for status in pool.answers(counts)]
 
     def _engine_metrics(self) -> dict[str, float]:
         """What the engines did since they were last asked."""
-        pool = self._session.pool
-        return self._engines.since([status.engine for status in pool.answers(pool.ask("status"), "status")])
+        return self._engines.since([status.engine for status in self._session.pool.call_all(RolloutActor.status)])
 
     def _evaluates_after(self, steps_done: int) -> bool:
         every = self._recipe.eval.every

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlpost.algorithms.base import Algorithm
-from rlpost.placement import Placement, place, words
+from rlpost.placement import Placement, place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
 from rlpost.rollout.vllm.config import CPU_CACHE_GIB
 
@@ -202,17 +202,10 @@ def _placement_rows(recipe: Recipe, placement: Placement | str, workers: int) ->
     rows = [("learner", f"{recipe.learner.ranks} rank(s) {each}")]
     if workers:
         rows += [("rollout workers", f"{workers} {own}, {recipe.engine.slots} slots each")]
-        rows += [("weights", TRANSPORTS[placement.transport])]
+        rows += [("weights", placement.transport.description)]
     for node, gpus in enumerate(placement.nodes if any(placement.nodes) else ()):
         here = [bundle for bundle in placement.bundles if bundle.node == node]
         free = gpus - sum(bundle.gpus for bundle in here)
-        said = [f"{'GPU' if bundle.gpus == 1 else f'{bundle.gpus} GPUs'}: {words(bundle)}" for bundle in here]
+        said = [f"{'GPU' if bundle.gpus == 1 else f'{bundle.gpus} GPUs'}: {bundle.who}" for bundle in here]
         rows.append((f"node {node}, GPUs {gpus}", "; ".join([*said, *([f"{free} free"] if free else [])]) or "none"))
     return rows
-
-
-TRANSPORTS = {
-    "object_store": "through Ray's object store",
-    "ipc": "by CUDA IPC on the shared GPU",
-    "nccl": "by NCCL broadcast from learner rank 0, layer by layer",
-}

@@ -13,29 +13,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import partial
 
 from rlpost.recipe import Recipe, RecipeError
+from rlpost.rollout.transport.base import Transport
+from rlpost.rollout.transport.ends import Bundle
+from rlpost.rollout.transport.registry import TransportError, choose, find
 from rlpost.rollout.vllm.config import CPU_HEAD_SIZES
-
-Transport = Literal["object_store", "ipc", "nccl"]
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """GPUs of one node that are reserved together.
-
-    Attributes:
-        node: number of the node.
-        gpus: how many; one GPU may be shared by several actors.
-        ranks, workers: the learner ranks and rollout workers on them.
-    """
-
-    node: int
-    gpus: int
-    ranks: tuple[int, ...] = ()
-    workers: tuple[int, ...] = ()
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +41,7 @@ class Placement:
     nodes: tuple[int, ...]
     learner_gpus: float = 0.0
     worker_gpus: float = 0.0
-    transport: Transport = "object_store"
+    transport: Transport = field(default_factory=partial(find, DEFAULT_TRANSPORT))
     bundles: tuple[Bundle, ...] = ()
 
 
@@ -103,14 +89,9 @@ def place(recipe: Recipe, nodes: Sequence[int] | None = None, rollouts: bool = T
     if rollouts and size > 1:
         _refuse_heads(recipe, size)
     if device == "cpu":
-        if recipe.sync.transport == "nccl":
-            raise RecipeError(
-                "sync.transport: nccl sends weights from GPU to GPU, and this run is on a CPU, where they go through "
-                "Ray's object store; set sync.transport: auto"
-            )
         if rollouts:
             _refuse_head_size(recipe)
-        return Placement("cpu", tuple(nodes))
+        return Placement("cpu", tuple(nodes), transport=_transport(recipe, workers, ()))
     if total == 0:
         raise RecipeError("learner.device: cuda asks for a GPU and this machine has none; set learner.device: cpu")
     share = 1.0 if wanted <= total else _equal_share(learner.ranks, workers, size, total)
@@ -122,8 +103,7 @@ def place(recipe: Recipe, nodes: Sequence[int] | None = None, rollouts: bool = T
             f"(engine.tensor_parallel); leave rollout.gpus out"
         )
     bundles = _Board(nodes).seat(recipe, workers, learner_gpus, worker_gpus)
-    transport = _transport(recipe, bundles) if workers else "object_store"
-    return Placement(device, tuple(nodes), learner_gpus, worker_gpus, transport, bundles)
+    return Placement(device, tuple(nodes), learner_gpus, worker_gpus, _transport(recipe, workers, bundles), bundles)
 
 
 def _equal_share(ranks: int, workers: int, size: int, total: int) -> float:
@@ -187,33 +167,11 @@ class _Board:
         return True
 
 
-def _transport(recipe: Recipe, bundles: Sequence[Bundle]) -> Transport:
-    """What the recipe asks for, where that can be; by itself CUDA IPC on one shared GPU, else the object store."""
-    asked = recipe.sync.transport
-    if asked == "ipc" or asked == "auto":
-        with_rank = [bundle for bundle in bundles if bundle.ranks]
-        if len(bundles) == 1 and len(with_rank) == 1:
-            return "ipc"
-        if asked == "ipc":
-            raise RecipeError(
-                "sync.transport: ipc passes weights within one GPU, and learner and rollout workers are on several "
-                "here; set sync.transport: nccl, or auto"
-            )
-    if asked == "nccl":
-        crowded = next((one for one in bundles if (0 in one.ranks) + len(one.workers) > 1), None)
-        if crowded is not None:
-            raise RecipeError(
-                f"sync.transport: nccl needs learner rank 0 and every rollout worker on GPUs of their own, and "
-                f"{words(crowded)} share one (NCCL refuses that); set sync.transport: auto, or ask for fewer of them"
-            )
-        return "nccl"
-    return "object_store"
-
-
-def words(bundle: Bundle) -> str:
-    """Who is on a bundle's GPUs."""
-    named = [f"learner rank {rank}" for rank in bundle.ranks] + [f"rollout worker {one}" for one in bundle.workers]
-    return " and ".join(named)
+def _transport(recipe: Recipe, workers: int, bundles: Sequence[Bundle]) -> Transport:
+    try:
+        return choose(recipe.sync.transport if workers else DEFAULT_TRANSPORT, bundles)
+    except TransportError as error:
+        raise RecipeError(f"sync.transport: {error}") from None
 
 
 def _refuse_heads(recipe: Recipe, size: int) -> None:

@@ -239,8 +239,9 @@ def _check_model_kind(loaded: LoadedRecipe, source: RecipeSource, algorithm: Alg
             wrong.append((("rollout", "max_turns"), "a masked-diffusion policy answers once; set it to 1"))
         if recipe.engine.sleep or recipe.engine.tensor_parallel > 1:
             wrong.append((("engine",), "sleep and tensor_parallel are vLLM's; a masked-diffusion model has neither"))
-        if recipe.sync.transport == "nccl":
-            wrong.append((("sync", "transport"), "nccl: only vLLM takes weights so; set auto"))
+        if recipe.sync.connects:
+            words = f"{recipe.sync.transport}: only vLLM takes weights so; set auto"
+            wrong.append((("sync", "transport"), words))
     if recipe.lag > 0 and not algorithm.allows_lag:
         wrong.append((("lag",), "this algorithm takes no rollouts of older weights (bgpo and vrpo_ol do); set lag: 0"))
     if wrong:

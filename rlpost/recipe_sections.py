@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from rlpost.rollout.diffusion.config import DiffusionConfig
+from rlpost.rollout.transport.registry import AUTO, find
 from rlpost.rollout.vllm.config import VllmConfig
 
 
@@ -63,16 +64,27 @@ class SyncSection(Part):
     """Publishing weights and verifying every publication."""
 
     transport: str = Field(
-        "auto",
-        pattern="^(auto|object_store|ipc|nccl)$",
+        AUTO,
         description="ipc: within one GPU; nccl: from learner rank 0 to GPUs of the workers' own; auto: ipc where all "
-        "share one GPU, else object_store",
+        "share one GPU, else object_store; module:Class: your own",
     )
     gap_bound: float | None = Field(
         None,
         gt=0,
         description="largest mean |log-prob difference| learner/engine; default 1e-3 in fp32, 0.2 in bf16",
     )
+
+    @field_validator("transport")
+    @classmethod
+    def _there_is_one(cls, name: str) -> str:
+        if name != AUTO:
+            find(name)
+        return name
+
+    @property
+    def connects(self) -> bool:
+        """Whether the recipe asks for a transport whose ends meet; ``auto`` never takes one."""
+        return self.transport != AUTO and find(self.transport).connects
 
 
 class EvalSection(Part):

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlpost.faults import RunError
-from rlpost.placement import Placement, place, words
+from rlpost.placement import Placement, place
 from rlpost.recipe import Recipe
 
 RESERVE_S = 45.0
@@ -82,7 +82,7 @@ def reserve(placement: Placement) -> Iterator[Seats]:
     try:
         if not group.wait(RESERVE_S):
             raise RunError(
-                f"Ray did not give the GPUs for {'; '.join(words(one) for one in placement.bundles)} within "
+                f"Ray did not give the GPUs for {'; '.join(one.who for one in placement.bundles)} within "
                 f"{RESERVE_S:.0f} s: other actors of this cluster hold GPUs or CPUs of those nodes. `ray status` lists "
                 "what is taken"
             )

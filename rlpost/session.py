@@ -111,10 +111,10 @@ def first_publication(
         probe_tokens(learner.vocabulary, recipe.seed),
         recipe.rollout.temperature,
         recipe.gap_bound(placement.device),
-        recipe.engine.tensor_parallel if placement.transport == "nccl" else 0,
+        placement.transport.connects,
+        recipe.engine.tensor_parallel,
     )
-    publisher.publish(version)
-    publisher.verify()
+    publisher.publish(version).verified()
     return publisher
 
 
@@ -176,7 +176,7 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         trust_remote_code=recipe.model.trust_remote_code,
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
-        transport=placement.transport,
+        transport=placement.transport.name,
         compiled=compiles(recipe, placement.device),
         yields_memory=recipe.engine.sleep,
     )
@@ -205,7 +205,7 @@ def start_workers(
             "seed": recipe.seed,
             "deterministic": recipe.deterministic,
             "version": 0,
-            "transport": placement.transport,
+            "transport": placement.transport.name,
             **own_options,
         },
         env_options=loaded.env_options,

@@ -1,29 +1,33 @@
 """Publishing weights, and verifying every publication before another rollout is used.
 
-The learner puts one version into the object store, hands out CUDA IPC handles, or broadcasts it; every worker switches
-to it and then scores a fixed probe; the learner scores the same tokens at the same version, while the next episodes
-begin. A gap above the bound stops the run: rollouts from wrong weights look healthy and train nothing. Left out: how an
-engine loads weights (rollout/vllm).
+The learner hands out one version; every worker switches to it and then scores a fixed probe; the learner scores the
+same tokens at the same version, while the next episodes begin. A gap above the bound stops the run: rollouts from wrong
+weights look healthy and train nothing. Left out: how weights travel (rollout/transport) and load (rollout/vllm).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 
 from rlpost.faults import CallFailed, RunError, gather
+from rlpost.learner.actor import LearnerActor
 from rlpost.learner.group import LearnerGroup
+from rlpost.remote import Calls, value_of
 from rlpost.rollout.engine import ProbeResult
-from rlpost.workers import WorkerPool
+from rlpost.rollout.transport.ends import Rendezvous
+from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.workers import Method, RolloutActor, WorkerPool
 
 PROBE_SEQUENCES = 4
 PROBE_TOKENS = 16
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,30 @@ def probe_tokens(vocabulary: int, seed: int) -> list[list[int]]:
     return [[int(t) for t in draw.integers(0, vocabulary, PROBE_TOKENS)] for _ in range(PROBE_SEQUENCES)]
 
 
+class Publication:
+    """One version that every worker has; no rollout of it may be used before ``verified`` has returned.
+
+    Attributes:
+        version: the policy version.
+        seconds: what sending it and, once that is done, verifying it took.
+    """
+
+    def __init__(self, version: int, seconds: float, compare: Callable[[], Gap]) -> None:
+        self.version, self.seconds = version, seconds
+        self._compare = compare
+
+    def verified(self) -> Gap:
+        """Compare every worker's answer with the learner's, which must not have learned since; the worst one's gap.
+
+        Raises:
+            RunError: a worker does not have the learner's weights.
+        """
+        started = time.monotonic()
+        gap = self._compare()
+        self.seconds += time.monotonic() - started
+        return gap
+
+
 class Publisher:
     """Publishes versions of the learner's weights to all workers.
 
@@ -54,7 +82,8 @@ class Publisher:
         probe: the fixed probe sequences.
         temperature: the recipe's sampling temperature; the probe is compared at 1 and at this.
         bound: largest tolerated ``Gap.logprob_abs``.
-        broadcast: GPUs of each engine, where weights come by broadcast; 0: where they come by reference.
+        connects: the learner sends while the workers take, see ``Transport.connects``.
+        gpus: GPUs of each engine.
     """
 
     def __init__(
@@ -64,103 +93,91 @@ class Publisher:
         probe: list[list[int]],
         temperature: float,
         bound: float,
-        broadcast: int = 0,
+        connects: bool = False,
+        gpus: int = 1,
     ) -> None:
         self._learner = learner
         self._pool = pool
         self._probe = probe
         self._temperature = temperature
         self._bound = bound
-        self._broadcast = broadcast
+        self._connects = connects
+        self._gpus = gpus
         self._connected = False
-        self._parts: list[ray.ObjectRef] = []
-        self._answers: list[ProbeResult] = []
-        self.version = 0
-        self.seconds = 0.0
+        self._parts: list[WeightUpdate] = []
         pool.on_restart(self._bring_up_to_date)
 
-    def publish(self, version: int) -> None:
+    def publish(self, version: int) -> Publication:
         """Send the learner's current weights to every worker as ``version``; each has them, and has answered the probe,
-        when this returns. Episodes may then begin, but none may be used before ``verify``."""
+        when this returns. Episodes may then begin, but none may be used before the publication is verified."""
         started = time.monotonic()
-        self._parts = self._learner.publish(version)
-        self._answers = self._deliver("adopt", self._probe, self._temperature, version)
-        self.version = version
-        self.seconds = time.monotonic() - started
+        self._parts = [value_of(ref) for ref in self._learner.publish(version)]
+        answers = self._deliver(RolloutActor.adopt, self._probe, self._temperature, version, *self._parts)
+        return Publication(version, time.monotonic() - started, lambda: self._verify(version, answers))
 
-    def verify(self) -> Gap:
-        """Compare every worker's answer with the learner's, which must not have learned since; the worst one's gap.
-
-        Raises:
-            RunError: a worker does not have the learner's weights.
-        """
-        started = time.monotonic()
-        gaps = compare(self._answers, self._learner, self._probe, self._temperature)
-        for index, (result, gap) in enumerate(zip(self._answers, gaps, strict=True)):
-            self._check(index, result, gap)
-        self.seconds += time.monotonic() - started
+    def _verify(self, version: int, answers: Sequence[ProbeResult]) -> Gap:
+        gaps = compare(answers, self._learner, self._probe, self._temperature)
+        for index, (answer, gap) in enumerate(zip(answers, gaps, strict=True)):
+            self._check(index, version, answer, gap)
         return max(gaps, key=lambda gap: gap.logprob_abs)
 
-    def _check(self, index: int, result: ProbeResult, gap: Gap) -> None:
-        if result.version != self.version:
+    def _check(self, index: int, version: int, answer: ProbeResult, gap: Gap) -> None:
+        if answer.version != version:
             raise RunError(
-                f"rollout worker {index} says it has policy version {result.version} right after version "
-                f"{self.version} was published to it"
+                f"rollout worker {index} says it has policy version {answer.version} right after version {version} was "
+                "published to it"
             )
         if not gap.logprob_abs <= self._bound:
             raise RunError(
-                f"policy version {self.version}: the log-probabilities of rollout worker {index} differ from the "
+                f"policy version {version}: the log-probabilities of rollout worker {index} differ from the "
                 f"learner's by {gap.logprob_abs:.3g} nats on average, more than sync.gap_bound = {self._bound:g}. "
                 "The worker does not sample from the weights being trained, so no further rollout was used. Causes "
                 "seen: weights that did not arrive, a model whose engine and training code disagree, or a bound too "
                 "tight for the engine's dtype"
             )
 
-    def _deliver(self, method: str, *arguments: Any) -> list[Any]:
+    def _deliver(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """Have all workers take the weights, in a call of this method; their answers.
 
-        By broadcast the learner sends at the same time. Workers sample on until all of it has begun.
+        Where the transport connects the learner sends at the same time. Workers sample on until all of it has begun.
         """
-        if not self._broadcast:
-            return self._pool.call_all(method, *arguments, *self._parts)
+        if not self._connects:
+            return self._pool.call_all(method, *args, **kwargs)
         if not self._connected:
             self._connect()
-        asked = [(*arguments, *self._parts)] * len(self._pool)
-        return self._together("sending the weights", "send", (), method, asked)
+        sending = self._learner.ask(LearnerActor.send)
+        return self._together("sending the weights", sending, self._pool.ask(method, *args, **kwargs))
 
     def _connect(self) -> None:
-        """Open the broadcast: learner rank 0, then the GPUs of each engine."""
-        _, address = self._learner.call("finding a port", "address")[0]
+        """Have both ends meet: learner rank 0, then the GPUs of each engine."""
+        _, address = self._learner.call("finding a port", LearnerActor.address)[0]
         host, port = address.removeprefix("tcp://").rsplit(":", 1)
-        world = 1 + self._broadcast * len(self._pool)
-        each = [(host, int(port), 1 + self._broadcast * index, world) for index in range(len(self._pool))]
-        self._together("opening the broadcast", "connect", (host, int(port), world), "connect", each)
+        where = Rendezvous(host, int(port), 1 + self._gpus * len(self._pool))
+        meeting = self._learner.ask(LearnerActor.connect, where)
+        self._together("opening the broadcast", meeting, self._pool.ask(RolloutActor.connect, where, self._gpus))
         self._connected = True
 
-    def _together(
-        self, what: str, own: str, arguments: tuple[Any, ...], theirs: str, each: list[tuple[Any, ...]]
-    ) -> list[Any]:
+    def _together(self, what: str, own: Calls[Any], theirs: Calls[R]) -> list[R]:
         """A call to the learner and one to the workers that wait for each other; the workers' answers.
 
         Raises:
             RunError: one failed, died or did not end in time.
         """
-        sending = self._learner.ask(own, *arguments)
-        asked = self._pool.ask_each(theirs, each)
+        ranks = len(own.refs)
         try:
-            return gather([*sending, *asked], self._learner.deadline_s)[len(sending) :]
+            return gather([*own.refs, *theirs.refs], self._learner.deadline_s)[ranks:]
         except CallFailed as failed:
-            if failed.place < len(sending):
+            if failed.place < ranks:
                 self._learner.fail(failed, what)
-            self._pool.fail(failed.place - len(sending), failed.error, theirs)
+            self._pool.fail(failed.place - ranks, failed.error, theirs.method)
 
     def _bring_up_to_date(self, index: int) -> None:
-        """Give a fresh worker the current weights; by broadcast all take them again, since all must join anew."""
+        """Give a fresh worker the current weights; where the transport connects, to all, who must meet again."""
         self._connected = False
-        if self._parts and self._broadcast:
-            self._deliver("update")
+        if self._parts and self._connects:
+            self._deliver(RolloutActor.update, *self._parts)
         elif self._parts:
-            self._pool.call(index, "update", *self._parts)
+            self._pool.call(index, RolloutActor.update, *self._parts)
 
 
 def compare(

@@ -12,18 +12,21 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import ray
 
 from rlpost.faults import CallFailed, RunError, gather, last_log_lines
+from rlpost.remote import Calls, remote, remote_pair, start
 from rlpost.rollout.specs import EpisodeSpec, Summary, WorkerSetup
 from rlpost.rollout.trajectory import Trajectory
 from rlpost.rollout.worker import RolloutWorker
 
 MAX_RESTARTS = 3
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class RolloutActor(RolloutWorker):
@@ -43,14 +46,18 @@ class RolloutActor(RolloutWorker):
         return answer
 
 
+Method = Callable[Concatenate[RolloutActor, P], Coroutine[Any, Any, R]]
+"""A method of the actor, by itself: ``RolloutActor.ready``."""
+
+
 @dataclass(slots=True, eq=False)
 class Flight:
     """One episode under way, or done when ``summary`` is there."""
 
     spec: EpisodeSpec
     worker: int
-    summary_ref: ray.ObjectRef
-    trajectory_ref: ray.ObjectRef
+    summary_ref: ray.ObjectRef[Summary]
+    trajectory_ref: ray.ObjectRef[Trajectory]
     summary: Summary | None = None
 
 
@@ -97,8 +104,8 @@ class WorkerPool:
         return [worker.pid for worker in self._workers]
 
     def _start(self, index: int) -> Any:
-        actor: Any = ray.remote(RolloutActor).options(max_concurrency=10_000, **self._options[index])
-        return actor.remote(dataclasses.replace(self._setup, worker=index))
+        options = {"max_concurrency": 10_000, **self._options[index]}
+        return start(RolloutActor, options, dataclasses.replace(self._setup, worker=index))
 
     def wait_ready(self) -> None:
         """Block until every worker's engine is up.
@@ -107,43 +114,37 @@ class WorkerPool:
             RunError: an engine failed to start; the message has its last log lines.
         """
         for index in range(len(self._workers)):
-            self._workers[index].pid = self.call(index, "ready")
+            self._workers[index].pid = self.call(index, RolloutActor.ready)
 
     def on_restart(self, bring_up_to_date: Callable[[int], None]) -> None:
         """Register what a fresh worker needs before it may play: the current weights."""
         self._bring_up_to_date = bring_up_to_date
 
-    def call(self, index: int, method: str, *args: Any) -> Any:
+    def call(self, index: int, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """One call to one worker under the deadline."""
-        return self._get(index, getattr(self._workers[index].actor, method).remote(*args), method)
-
-    def call_all(self, method: str, *args: Any) -> list[Any]:
-        """The same call to all workers at once; results in worker order."""
-        return self.answers(self.ask(method, *args), method)
-
-    def ask(self, method: str, *args: Any) -> list[ray.ObjectRef]:
-        """The same call to all workers at once, not waited for."""
-        return self.ask_each(method, [args] * len(self._workers))
-
-    def ask_each(self, method: str, each: Sequence[tuple[Any, ...]]) -> list[ray.ObjectRef]:
-        """A call to all workers at once, each with arguments of its own, not waited for."""
-        return [getattr(worker.actor, method).remote(*args) for worker, args in zip(self._workers, each, strict=True)]
-
-    def answers(self, asked: Sequence[ray.ObjectRef], method: str) -> list[Any]:
-        """What the workers answered to ``ask``, in worker order."""
-        try:
-            return gather(asked, self._deadline_s)
-        except CallFailed as failed:
-            self.fail(failed.place, failed.error, method)
-
-    def _get(self, index: int, ref: ray.ObjectRef, doing: str) -> Any:
+        ref = remote(self._workers[index].actor, method, *args, **kwargs)
         try:
             return gather([ref], self._deadline_s)[0]
         except CallFailed as failed:
-            self.fail(index, failed.error, doing)
+            self.fail(index, failed.error, method.__name__)
+
+    def call_all(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """The same call to all workers at once; results in worker order."""
+        return self.answers(self.ask(method, *args, **kwargs))
+
+    def ask(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> Calls[R]:
+        """The same call to all workers at once, not waited for."""
+        return Calls(method.__name__, [remote(worker.actor, method, *args, **kwargs) for worker in self._workers])
+
+    def answers(self, asked: Calls[R]) -> list[R]:
+        """What the workers answered to ``ask``, in worker order."""
+        try:
+            return gather(asked.refs, self._deadline_s)
+        except CallFailed as failed:
+            self.fail(failed.place, failed.error, asked.method)
 
     def fail(self, index: int, error: Exception | None, doing: str) -> NoReturn:
-        """Say in words which worker failed, doing what; without an error the time was over.
+        """Say which worker failed, doing what; without an error the time was over.
 
         Raises:
             RunError: always.
@@ -181,12 +182,11 @@ class WorkerPool:
         self._turn = 0
         for index in range(len(self._workers)):
             share = count // len(self._workers) + (index < count % len(self._workers))
-            self.call(index, "begin", share)
+            self.call(index, RolloutActor.begin, share)
 
     def _launch(self, spec: EpisodeSpec, index: int) -> Flight:
         worker = self._workers[index]
-        summary_ref, trajectory_ref = worker.actor.run.options(num_returns=2).remote(spec)
-        flight = Flight(spec, index, summary_ref, trajectory_ref)
+        flight = Flight(spec, index, *remote_pair(worker.actor, RolloutActor.run, spec))
         worker.flights.add(flight)
         return flight
 
@@ -243,13 +243,13 @@ class WorkerPool:
         unfinished = sorted(self._workers[index].flights, key=lambda flight: (flight.spec.group_id, flight.spec.index))
         fresh = _Worker(self._start(index), restarts=restarts)
         self._workers[index] = fresh
-        fresh.pid = self.call(index, "ready")
+        fresh.pid = self.call(index, RolloutActor.ready)
         if self._bring_up_to_date is not None:
             self._bring_up_to_date(index)
         if self._setup.deterministic and unfinished:
-            self.call(index, "begin", len(unfinished))
+            self.call(index, RolloutActor.begin, len(unfinished))
         for flight in unfinished:
-            flight.summary_ref, flight.trajectory_ref = fresh.actor.run.options(num_returns=2).remote(flight.spec)
+            flight.summary_ref, flight.trajectory_ref = remote_pair(fresh.actor, RolloutActor.run, flight.spec)
             fresh.flights.add(flight)
 
     def cancel(self, flights: Sequence[Flight]) -> None:
@@ -257,15 +257,17 @@ class WorkerPool:
         for index, worker in enumerate(self._workers):
             keys = [(f.spec.group_id, f.spec.index) for f in flights if f.worker == index and f.summary is None]
             if keys:
-                worker.actor.cancel.remote(keys)
+                remote(worker.actor, RolloutActor.cancel, keys)
 
     def status(self) -> str:
         """What each worker is doing, for messages about a stall."""
-        return "\n".join(f"  worker {index}: {self.call(index, 'status')}" for index in range(len(self._workers)))
+        return "\n".join(
+            f"  worker {index}: {self.call(index, RolloutActor.status)}" for index in range(len(self._workers))
+        )
 
     def close(self, grace_s: float = 3.0) -> None:
         """End all workers: asked first, killed after ``grace_s``."""
-        refs = [worker.actor.close.remote() for worker in self._workers]
+        refs = [remote(worker.actor, RolloutActor.close) for worker in self._workers]
         end = time.monotonic() + grace_s
         ray.wait(refs, num_returns=len(refs), timeout=max(0.0, end - time.monotonic()))
         for worker in self._workers:

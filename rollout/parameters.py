@@ -1,4 +1,4 @@
-"""Which parameters a model has, the check of an update against them before any weight is touched, and its tensors.
+"""Which parameters a model has, and the check of an update against them before any weight is touched.
 
 Engines load whatever they are given: a parameter that is missing keeps its old value and nothing complains. So names
 and shapes are compared with those of the Hugging Face model first. Left out: values (the probe after each publication
@@ -7,15 +7,9 @@ compares those) and vLLM's own fused names, which its loaders derive from these.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from rlpost.rollout.engine import EngineError
@@ -69,6 +63,8 @@ class ModelParameters:
             EngineError: naming the version and the first parameter that is wrong.
         """
         what = f"weights of version {update.version} refused, nothing was changed:"
+        if update.kind != "full":
+            raise EngineError(f"{what} they are of kind '{update.kind}', and this engine takes whole models")
         counts = {len(update.names), len(update.dtypes), len(update.shapes), len(update.payload)}
         if not update.names or len(counts) > 1:
             raise EngineError(
@@ -97,47 +93,3 @@ class ModelParameters:
         sent = getattr(payload, "shape", None)
         if sent is not None and tuple(sent) != expected:
             raise EngineError(f"{what} the array of parameter '{name}' has shape {tuple(sent)}, announced was {shape}")
-
-
-def as_tensor(array: NDArray[Any], dtype_name: str) -> torch.Tensor:
-    """``array`` as a CPU tensor of ``dtype_name`` that shares its memory; bfloat16 travels as int16.
-
-    The array may be read-only memory of the object store; the tensor must then only be read.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-    dtype = getattr(torch, dtype_name)
-    if tensor.dtype == dtype:
-        return tensor
-    if tensor.element_size() != dtype.itemsize:
-        raise ValueError(f"an array of {array.dtype} cannot be {dtype_name}")
-    return tensor.view(dtype)
-
-
-def tensors_of(update: WeightUpdate) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of an update that came as arrays or by CUDA IPC, from a process on the same GPU.
-
-    A tensor shares memory with what was sent: read it, and drop it before the sender goes on.
-    """
-    buffer, place = torch.empty(0), 0
-    fields = zip(update.names, update.dtypes, update.shapes, update.payload, strict=True)
-    for name, dtype_name, shape, sent in fields:
-        if isinstance(sent, np.ndarray):
-            yield name, as_tensor(sent, dtype_name)
-            continue
-        if sent is not None:
-            buffer, place = _opened(sent), 0
-        size = math.prod(shape) * BYTES[dtype_name]
-        yield name, buffer[place : place + size].view(getattr(torch, dtype_name)).view(shape)
-        place += size
-
-
-def _opened(handles: dict[str, tuple[Any, ...]]) -> torch.Tensor:
-    """The buffer behind a CUDA IPC handle."""
-    from torch.multiprocessing.reductions import rebuild_cuda_tensor
-
-    handle = list(handles[str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
-    handle[6] = torch.cuda.current_device()  # the sender may count its GPUs differently
-    buffer: torch.Tensor = rebuild_cuda_tensor(*handle)
-    return buffer

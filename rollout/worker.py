@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from rlpost.envs.base import Env
@@ -21,6 +21,7 @@ from rlpost.rollout.gate import OrderedGate
 from rlpost.rollout.specs import EpisodeSpec, Setting, Summary, WorkerSetup, WorkerStatus, summarize
 from rlpost.rollout.tape import Tape
 from rlpost.rollout.trajectory import StopReason, Trajectory
+from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.weight_update import WeightUpdate
 
 MAX_ABANDONED_THREADS = 4
@@ -54,9 +55,8 @@ class SleepingEngine(Protocol):
 class BroadcastEngine(Protocol):
     """An engine that can take weights from a broadcast of the learner's."""
 
-    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
-        """Meet the others at ``host:port``: the sender is rank 0 of ``world``, this engine's GPUs are ``first_rank``
-        and up."""
+    async def connect(self, where: Rendezvous) -> None:
+        """Meet the others: this engine's GPUs are ``where.rank`` and up."""
         ...
 
 
@@ -158,11 +158,11 @@ class RolloutWorker:
         if self._setup.deterministic and isinstance(self._engine, LockStepEngine):
             self._engine.expect(count)
 
-    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
-        """Join the broadcast of weights; see ``BroadcastEngine.connect``."""
+    async def connect(self, where: Rendezvous, gpus: int) -> None:
+        """Join the broadcast of weights, where the learner comes first and then each worker's engine over ``gpus``."""
         if not isinstance(self._engine, BroadcastEngine):
             raise EngineError(f"{type(self._engine).__name__} takes no weights by broadcast")
-        await self._engine.connect(host, port, first_rank, world)
+        await self._engine.connect(replace(where, rank=1 + gpus * self._setup.worker))
 
     async def update(self, *parts: WeightUpdate) -> int:
         """Switch the engine to new weights, which may come in parts; the version now in use.

@@ -186,7 +186,7 @@ def _offline(args: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
 
     from rlpost.rollout.vllm.core import engine_arguments
 
-    arguments = engine_arguments(args.model, _config(args), _context(args), 0, "object_store", cpu=args.device == "cpu")
+    arguments = engine_arguments(args.model, _config(args), _context(args), 0, cpu=args.device == "cpu")
     llm = LLM(**arguments)
     requests = json.loads(Path(args.offline).read_text())
     prompts: Any = [{"prompt_token_ids": tokens} for tokens, _ in requests]

@@ -30,8 +30,9 @@ from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.diffusion.decode import Row, decode
 from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.rollout.engine import Sample
-from rlpost.rollout.parameters import tensors_of
 from rlpost.rollout.trajectory import Group, StopReason, Trajectory, Turn
+from rlpost.rollout.transport.registry import find
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT
 from rlpost.sampling import derive_seed, tasks_of_step
 from rlpost.warm_start_data import Conversation, tokenize
 from rlpost.warm_start_diffusion import as_example, backward
@@ -170,7 +171,7 @@ def learner(
 def synchronise(engine: BlockModel, source: Learner) -> None:
     """Give the engine the learner's weights."""
     weights = dict(engine.model.named_parameters())
-    for name, sent in tensors_of(source.weights(0)):
+    for name, sent in find(DEFAULT_TRANSPORT).tensors(source.weights(0)):
         weights[name].copy_(sent)
 
 

@@ -75,7 +75,7 @@ def measure(folder: str, config: VllmConfig, arguments: argparse.Namespace) -> N
     asyncio.run(ours())
     print(f"import {imported - started:.1f} s, engine {up - imported:.1f} s, first generate ", end="")
     print(f"{time.perf_counter() - up:.1f} s")
-    llm = LLM(**engine_arguments(folder, config, CONTEXT, 0, "object_store", cpu=True))
+    llm = LLM(**engine_arguments(folder, config, CONTEXT, 0, cpu=True))
     sampling = SamplingParams(max_tokens=arguments.tokens, ignore_eos=True, logprobs=0, detokenize=False)
     inputs: Any = [{"prompt_token_ids": tokens} for tokens in prompts]
     contestants: dict[str, Callable[[], Any]] = {

@@ -30,6 +30,7 @@ from rlpost.learner.group import LearnerGroup
 from rlpost.placement import place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe
+from rlpost.remote import value_of
 from rlpost.report import MetricsWriter, read_metrics
 from rlpost.report.files import SOURCE_WEIGHTS, replace_text
 from rlpost.rollout.chat import ChatError, load_format
@@ -82,13 +83,13 @@ class _Run:
         metrics = MetricsWriter(self._folder.path, recipe.save.tensorboard, first)
         try:
             corpus = replace(self._corpus, test=[])
-            group.call("receiving the examples", "receive", ray.put(corpus))
+            group.call("receiving the examples", BilevelActor.receive, value_of(ray.put(corpus)))
             group.wait_ready()
             if resume is not None:
                 group.load(resume[1])
             for step in range(first, recipe.steps):
                 started = time.monotonic()
-                row = group.call(f"step {step}", "step", self._examples_of(step))[0]
+                row = group.call(f"step {step}", BilevelActor.step, self._examples_of(step))[0]
                 row = {"step": step, **row, "time/step_s": time.monotonic() - started}
                 metrics.write(row)
                 self._progress.step(row)

@@ -26,7 +26,7 @@ from rlpost.rollout.specs import EpisodeSpec, Setting, WorkerSetup
 from rlpost.rollout.trajectory import Trajectory
 from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
-from rlpost.workers import WorkerPool
+from rlpost.workers import RolloutActor, WorkerPool
 
 ENGINE = Plugin("rlpost.rollout.vllm.engine:VllmEngine")
 
@@ -68,7 +68,7 @@ def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -
 
             play(pool, missing, 4 * settings.engine.slots, settings.cluster.deadline_s, done)
             ended = time.monotonic()
-            engines = [status.engine for status in pool.call_all("status")]
+            engines = [status.engine for status in pool.call_all(RolloutActor.status)]
     samples |= {sample.key: sample for sample in played}
     return _finish(plan, out, samples, ended - began, played, engines)
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.learner import Learner
+from rlpost.rollout.transport.ends import Rendezvous
+from rlpost.rollout.weight_update import WeightUpdate
 
 
 class LearnerActor:
@@ -54,13 +56,13 @@ class LearnerActor:
         """See ``Learner.score``."""
         return self._learner.score(sequences, temperature)
 
-    def publish(self, version: int) -> list[ray.ObjectRef]:
+    def publish(self, version: int) -> list[ray.ObjectRef[WeightUpdate]]:
         """Put this rank's share of the weights into the object store, part by part."""
         return [ray.put(part) for part in self._learner.weight_parts(version)]
 
-    def connect(self, host: str, port: int, world: int) -> None:
+    def connect(self, where: Rendezvous) -> None:
         """See ``Learner.connect``."""
-        self._learner.connect(host, port, world)
+        self._learner.connect(where)
 
     def send(self) -> None:
         """See ``Learner.send``."""

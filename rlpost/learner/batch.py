@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rlpost.learner.config import LearnerConfig
 from rlpost.reward.plugins import Plugin
 from rlpost.rollout.trajectory import Trajectory
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT
 
 
 class LearnerError(RuntimeError):
@@ -35,8 +36,7 @@ class LearnerSetup:
         seed: seeds adapters' initial weights and everything else that is random in the learner.
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
         collective_timeout_s: seconds after which a collective that a lost rank never joins raises.
-        transport: how published weights travel: ``object_store``, ``ipc`` to engines on the learner's own GPU, or
-            ``nccl``, by broadcast to engines on others.
+        transport: name of the transport that published weights travel by.
         compiled: torch.compile the decoder layers; takes a minute at the first step.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """
@@ -49,7 +49,7 @@ class LearnerSetup:
     seed: int = 0
     rendezvous: str = ""
     collective_timeout_s: float = 600.0
-    transport: Literal["object_store", "ipc", "nccl"] = "object_store"
+    transport: str = DEFAULT_TRANSPORT
     compiled: bool = False
     yields_memory: bool = False
 

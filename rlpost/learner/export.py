@@ -7,7 +7,7 @@ beside the first; what is sent is all there is. Left out: carrying the record (t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,80 +24,57 @@ _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
-def weight_updates(policy: PolicyModel, ranks: Ranks, version: int, transport: str) -> Iterator[WeightUpdate]:
-    """The current weights in the compute dtype, in parts; a collective, to be run through to its end.
-
-    One rank gives one part. Of several, each gives every so many-th layer as a part of its own, so that no process ever
-    holds the whole model: send a part and drop it before asking for the next.
+class PublishedWeights:
+    """The current weights of a rank, as transports ask for them; implements ``WeightSource``.
 
     Args:
         policy: the model.
         ranks: its ranks.
-        version: the policy version these weights are.
-        transport: ``object_store``; ``ipc``: the payload is of tensors, see ``IpcBuffer``.
-
-    Returns:
-        Arrays may share memory with the live weights: send or copy them before the next learning step.
     """
-    update, layers, layer = WeightUpdate(version, transport=transport), 0, ""
-    for name, weight in policy.full_weights(policy.compute):
-        if ranks.world > 1 and layer_of(name) != layer:
-            if update.names:
-                yield update
-            layer, layers, update = layer_of(name), layers + 1, WeightUpdate(version, transport=transport)
-        if layers % ranks.world == ranks.rank:
-            update.names.append(name)
-            update.dtypes.append(_NAMES[weight.dtype])
-            update.shapes.append(tuple(weight.shape))
-            update.payload.append(weight if transport == "ipc" else as_numpy(weight))
-    if update.names:
-        yield update
 
+    def __init__(self, policy: PolicyModel, ranks: Ranks) -> None:
+        self._policy, self._ranks = policy, ranks
+        self.rank, self.device = ranks.rank, policy.device
 
-def announcement(policy: PolicyModel, version: int) -> WeightUpdate:
-    """What a broadcast of ``full_weights`` will bring; nothing is gathered."""
-    named = [(name, tuple(weight.shape)) for name, weight in policy.plain_weights()]
-    names, shapes = [name for name, _ in named], [shape for _, shape in named]
-    return WeightUpdate(version, names, [_NAMES[policy.compute]] * len(names), shapes, "nccl", [None] * len(names))
+    def full(self) -> Iterator[tuple[str, Tensor]]:
+        """See WeightSource."""
+        return self._policy.full_weights(self._policy.compute)
+
+    def announcement(self, version: int, transport: str) -> WeightUpdate:
+        """See WeightSource."""
+        named = [(name, tuple(weight.shape)) for name, weight in self._policy.plain_weights()]
+        names, shapes = [name for name, _ in named], [shape for _, shape in named]
+        dtypes = [_NAMES[self._policy.compute]] * len(names)
+        return WeightUpdate(version, names, dtypes, shapes, transport, [None] * len(names))
+
+    def shares(self, version: int, transport: str, pack: Callable[[Tensor], Any]) -> Iterator[WeightUpdate]:
+        """See WeightSource. Of several ranks each gives every so many-th layer as a part of its own, so that no process
+        ever holds the whole model: send a part and drop it before asking for the next."""
+        ranks = self._ranks
+        update, layers, layer = WeightUpdate(version, transport=transport), 0, ""
+        for name, weight in self.full():
+            if ranks.world > 1 and layer_of(name) != layer:
+                if update.names:
+                    yield update
+                layer, layers, update = layer_of(name), layers + 1, WeightUpdate(version, transport=transport)
+            if layers % ranks.world == ranks.rank:
+                update.names.append(name)
+                update.dtypes.append(_NAMES[weight.dtype])
+                update.shapes.append(tuple(weight.shape))
+                update.payload.append(pack(weight))
+        if update.names:
+            yield update
+
+    def shareable(self, size: int) -> Tensor:
+        """See WeightSource."""
+        with whole_segments():
+            return torch.empty(size, dtype=torch.uint8, device=self.device)
 
 
 def layer_of(name: str) -> str:
     """The beginning of a weight's name that it shares with its layer: up to the first number; itself without one."""
     found = re.match(r".*?\.\d+\.", name)
     return found[0] if found else name
-
-
-def as_numpy(weight: Tensor) -> Any:
-    """A NumPy array of the weight's shape; bfloat16, which NumPy does not have, as int16 of the same bits."""
-    host = weight.cpu()
-    return (host.view(torch.int16) if host.dtype is torch.bfloat16 else host).numpy()
-
-
-class IpcBuffer:
-    """The memory on a GPU that every publication by CUDA IPC goes through, shared once and for good.
-
-    One handle a weight would take an engine longer to open than the weights to read. A buffer a publication would have
-    to be given back, and where two engines had read it it was seen never to be.
-
-    Args:
-        weights: all that a publication carries, on the learner's GPU.
-    """
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        from torch.multiprocessing.reductions import reduce_tensor
-
-        size, device = sum(weight.nbytes for weight in weights), weights[0].device
-        with whole_segments():
-            self._bytes = torch.empty(size, dtype=torch.uint8, device=device)
-        gpu = str(torch.cuda.get_device_properties(device).uuid)
-        self._handle = {gpu: reduce_tensor(self._bytes)[1]}
-
-    def fill(self, update: WeightUpdate) -> None:
-        """Copy a payload of tensors into the buffer, and put the handle in its place; what was here is overwritten."""
-        weights: list[Tensor] = update.payload
-        torch.cat([weight.flatten().view(torch.uint8) for weight in weights], out=self._bytes)
-        torch.cuda.synchronize(self._bytes.device)  # the engine reads in a stream that knows nothing of ours
-        update.payload = [self._handle, *[None] * (len(weights) - 1)]
 
 
 def files_beside_weights(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """All ranks of the learner as one object: the runtime's handle on it.
 
-Every call goes to all ranks, has a deadline, and fails in words: which rank, doing what, with its last log lines. Left
+Every call goes to all ranks, has a deadline, and a fault says which rank, doing what, with its last log lines. Left
 out: restarting a rank (a run resumes from its last checkpoint), and what the ranks do (learner.py).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 import ray
@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from rlpost.faults import CallFailed, RunError, gather, last_log_lines
 from rlpost.learner.actor import LearnerActor
 from rlpost.learner.batch import LearnerSetup, LearnResult, StepBatch
+from rlpost.remote import Calls, remote, start
 from rlpost.rollout.vllm.config import intel_openmp
+from rlpost.rollout.weight_update import WeightUpdate
+
+P = ParamSpec("P")
+R = TypeVar("R")
+L = TypeVar("L", bound=LearnerActor)
 
 
 class LearnerGroup:
@@ -48,15 +54,11 @@ class LearnerGroup:
         self.deadline_s = deadline_s
         self._start_deadline_s = start_deadline_s
         self._pids: list[int | None] = [None] * self._world
-        self._starting: list[ray.ObjectRef] = []
         self.vocabulary = 0
         seats = [seat(rank) for rank in range(self._world)]
         how = {"max_restarts": 0, "runtime_env": {"env_vars": _environment(setup, bool(seats[0].get("num_gpus")))}}
-        remote: Any = ray.remote(actor)
-        self._actors: list[Any] = [
-            remote.options(**how, **options).remote(setup, rank, self._world) for rank, options in enumerate(seats)
-        ]
-        self._addresses = [actor.address.remote() for actor in self._actors]
+        self._actors = [start(actor, how | options, setup, rank, self._world) for rank, options in enumerate(seats)]
+        self._addresses = self.ask(LearnerActor.address)
 
     def wait_ready(self) -> None:
         """Block until all ranks have loaded the model.
@@ -67,7 +69,7 @@ class LearnerGroup:
         found = self._wait(self._addresses, "starting", self._start_deadline_s)
         self._pids = [pid for pid, _ in found]
         rendezvous = found[0][1]
-        starting = [actor.start.remote(rendezvous) for actor in self._actors]
+        starting = self.ask(LearnerActor.start, rendezvous)
         self.vocabulary = self._wait(starting, "loading the model", self._start_deadline_s)[0]
 
     def learn(self, refs: Sequence[ray.ObjectRef], batch: StepBatch) -> LearnResult:
@@ -80,30 +82,24 @@ class LearnerGroup:
         Raises:
             RunError: see ``Learner.learn``; or a rank died or took too long.
         """
-        results = self.call(f"learning step {batch.step}", "learn", list(refs), batch)
-        result: LearnResult = results[0]
-        return result
+        return self.call(f"learning step {batch.step}", LearnerActor.learn, list(refs), batch)[0]
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[NDArray[np.float32]]:
         """Log-probs of tokens 1.. of each sequence, (L_i - 1,) float32 each, with the weights as they are now."""
-        scores: list[NDArray[np.float32]] = self.call(
-            "scoring", "score", [list(ids) for ids in sequences], temperature
-        )[0]
-        return scores
+        return self.call("scoring", LearnerActor.score, [list(ids) for ids in sequences], temperature)[0]
 
-    def publish(self, version: int) -> list[ray.ObjectRef]:
+    def publish(self, version: int) -> list[ray.ObjectRef[WeightUpdate]]:
         """Hand out the current weights as ``version``: references to the parts of a ``WeightUpdate``, of all ranks."""
-        found = self.call(f"publishing version {version}", "publish", version)
+        found = self.call(f"publishing version {version}", LearnerActor.publish, version)
         return [ref for parts in found for ref in parts]
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint into ``folder``: a Hugging Face folder plus the trainer's state."""
-        self.call(f"saving {folder}", "save", str(folder))
+        self.call(f"saving {folder}", LearnerActor.save, str(folder))
 
     def load(self, folder: Path) -> int:
         """Go on from a checkpoint; the number of learning steps it has behind it."""
-        steps: int = self.call(f"loading {folder}", "load", str(folder))[0]
-        return steps
+        return self.call(f"loading {folder}", LearnerActor.load, str(folder))[0]
 
     def close(self) -> None:
         """End all ranks."""
@@ -111,22 +107,22 @@ class LearnerGroup:
             ray.kill(actor, no_restart=True)
         self._actors = []
 
-    def call(self, what: str, method: str, *arguments: Any) -> list[Any]:
+    def call(self, what: str, method: Callable[Concatenate[L, P], R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
         """What a method of the actors returned on each rank; ``what`` it is for stands in the message of a fault."""
-        return self._wait(self.ask(method, *arguments), what, self.deadline_s)
+        return self._wait(self.ask(method, *args, **kwargs), what, self.deadline_s)
 
-    def ask(self, method: str, *arguments: Any) -> list[ray.ObjectRef]:
+    def ask(self, method: Callable[Concatenate[L, P], R], *args: P.args, **kwargs: P.kwargs) -> Calls[R]:
         """The same call to all ranks, not waited for."""
-        return [getattr(actor, method).remote(*arguments) for actor in self._actors]
+        return Calls(method.__name__, [remote(actor, method, *args, **kwargs) for actor in self._actors])
 
-    def _wait(self, pending: list[ray.ObjectRef], what: str, deadline_s: float) -> list[Any]:
+    def _wait(self, asked: Calls[R], what: str, deadline_s: float) -> list[R]:
         try:
-            return gather(pending, deadline_s)
+            return gather(asked.refs, deadline_s)
         except CallFailed as failed:
             self.fail(failed, what, deadline_s)
 
     def fail(self, failed: CallFailed, what: str, deadline_s: float | None = None) -> NoReturn:
-        """Say in words which rank failed, doing what.
+        """Say which rank failed, doing what.
 
         Raises:
             RunError: always.

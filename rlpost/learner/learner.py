@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from rlpost.algorithms import registry
 from rlpost.algorithms.base import Algorithm
 from rlpost.learner.batch import LearnerError, LearnerSetup, LearnResult, StepBatch
 from rlpost.learner.checkpoint import load_checkpoint, save_checkpoint
-from rlpost.learner.export import IpcBuffer, announcement, files_beside_weights, weight_updates
+from rlpost.learner.export import PublishedWeights, files_beside_weights
 from rlpost.learner.gpu_memory import growing_segments
 from rlpost.learner.lisa import Lisa
 from rlpost.learner.model import load_model
@@ -28,6 +27,8 @@ from rlpost.learner.sharding import Ranks
 from rlpost.learner.step import learn
 from rlpost.learner.update import Updater
 from rlpost.rollout.diffusion.states import probe_ids, probe_masks
+from rlpost.rollout.transport.ends import Rendezvous
+from rlpost.rollout.transport.registry import find
 from rlpost.rollout.weight_update import WeightUpdate
 
 
@@ -52,8 +53,7 @@ class Learner:
         self.setup = setup
         self.steps_done = 0
         self._base = Path(setup.folder)
-        self._shared: IpcBuffer | None = None
-        self._broadcast: Any = None
+        self._transport = find(setup.transport)
         config = setup.config
         kind = config.on_device(torch.cuda.is_available())
         if kind == "cuda" and not torch.cuda.is_available():
@@ -74,6 +74,7 @@ class Learner:
         found = self.policy.reading.kind
         if algorithm is not None and algorithm.model != found:
             raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")
+        self._published = PublishedWeights(self.policy, self._ranks)
         self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
         lisa = config.optimizer.lisa
         self._lisa = Lisa(self.policy, self._optimizer, lisa, setup.seed) if lisa else None
@@ -131,37 +132,22 @@ class Learner:
     def weight_parts(self, version: int) -> Iterator[WeightUpdate]:
         """The current weights for the engines, in the compute dtype, adapters merged: this rank's share, in parts.
 
-        Arrays may share memory with the live weights, and the next publication by IPC overwrites this one: deliver them
+        They may share memory with the live weights, and the next publication may overwrite this one: deliver them
         before the next ``learn`` or ``weights``. By broadcast rank 0 says what ``send`` will bring.
         """
         if self.setup.yields_memory and self.policy.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.setup.transport == "nccl":
-            if self._ranks.rank == 0:
-                yield announcement(self.policy, version)
-            return
-        for part in weight_updates(self.policy, self._ranks, version, self.setup.transport):
-            if part.transport == "ipc":  # to engines on this GPU, so this is the one rank and this the one part
-                self._shared = self._shared or IpcBuffer(part.payload)
-                self._shared.fill(part)
-            yield part
+        yield from self._transport.parts(self._published, version)
 
-    def connect(self, host: str, port: int, world: int) -> None:
-        """Open the broadcast to all engines; only rank 0 sends."""
+    def connect(self, where: Rendezvous) -> None:
+        """Meet the engines, where the transport connects; only rank 0 sends."""
         if self._ranks.rank == 0:
-            from rlpost.rollout.vllm.transfer import Broadcast  # imports vllm: seconds
-
-            self._broadcast = Broadcast(host, port, world, self.policy.device)
+            self._transport.connect(where, self.policy.device)
 
     def send(self) -> None:
-        """Broadcast the weights that ``weight_parts`` announced, while the engines take them; a collective."""
+        """Send the weights that ``weight_parts`` announced, while the engines take them; a collective."""
         self._ranks.settle()
-        weights = self.policy.full_weights(self.policy.compute)
-        if self._ranks.rank == 0:
-            self._broadcast.send(weights)
-        else:
-            for _ in weights:
-                pass
+        self._transport.send(self._published)
         self._ranks.settle()
 
     def save(self, folder: Path) -> None:
@@ -183,5 +169,5 @@ class Learner:
     def close(self) -> None:
         """Leave the other ranks and free the model."""
         self._ranks.close()
-        self._shared = None
-        del self.policy, self._optimizer, self._lisa
+        self._transport.close()
+        del self.policy, self._published, self._optimizer, self._lisa

@@ -23,8 +23,9 @@ from rlpost.rollout.diffusion.decode import Row, decode, draw
 from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.rollout.diffusion.states import IMPOSSIBLE, probe_ids, probe_masks
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
-from rlpost.rollout.parameters import ModelParameters, tensors_of
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.parameters import ModelParameters
+from rlpost.rollout.transport.registry import find
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GATHER_S = 0.002
@@ -50,12 +51,13 @@ class DiffusionEngine:
         stop_token_ids: tokens that end a response.
         seed: of requests that have none.
         deterministic: lock-step; see ``expect``.
-        transport: how weights will come: "object_store" or "ipc".
+        transport: name of the transport that weights will come by, which must not be one that connects.
         version: policy version of the weights in ``model``.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
         EngineError: the model cannot be loaded or is no masked-diffusion model.
+        TransportError: there is no such transport.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class DiffusionEngine:
         slots: int = 128,
         seed: int = 0,
         deterministic: bool = False,
-        transport: str = "object_store",
+        transport: str = DEFAULT_TRANSPORT,
         version: int = -1,
         trust_remote_code: bool = False,
     ) -> None:
@@ -81,7 +83,7 @@ class DiffusionEngine:
         self._slots = slots
         self._seed = seed
         self._lock_step = deterministic
-        self._transport = transport
+        self._transport = find(transport)
         self.version = version
         self._waiting: list[_Waiting] = []
         self._aborted: set[str] = set()
@@ -201,11 +203,7 @@ class DiffusionEngine:
         Raises:
             EngineError: the update does not fit the model; nothing was changed.
         """
-        if update.transport != self._transport:
-            raise EngineError(
-                f"weights of version {update.version} refused: they came by '{update.transport}', this engine was "
-                f"started for '{self._transport}'"
-            )
+        self._transport.check(update)
         self._parameters.check(update)
         async with self._one_at_a_time:
             await asyncio.to_thread(self._load, update)
@@ -214,7 +212,7 @@ class DiffusionEngine:
     @torch.no_grad()
     def _load(self, update: WeightUpdate) -> None:
         weights = dict(self._model.model.named_parameters(remove_duplicate=False))
-        for name, sent in tensors_of(update):
+        for name, sent in self._transport.tensors(update):
             weights[name].copy_(sent)
 
     async def probe(self, token_ids: list[list[int]], temperature: float, seed: int) -> ProbeResult:

@@ -11,15 +11,20 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 ALIGNMENT = 64
 """Bytes; arrays start at multiples of it."""
-Place = tuple[str, tuple[int, ...], int]
-"""Where an array lies: its dtype, its shape and its offset in bytes."""
+
+
+class Place(NamedTuple):
+    """Where an array lies: its dtype, its shape and its offset in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
 
 
 class Channel:
@@ -81,23 +86,30 @@ class SharedArrays:
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("rlpost-arrays") if descriptor is None else descriptor
 
-    def write(self, arrays: Sequence[NDArray[Any]]) -> list[Place]:
-        """Copy ``arrays`` in, over what was there; where each lies."""
-        places: list[Place] = []
+    def write(self, payload: Sequence[Any]) -> list[Any]:
+        """``payload`` with a ``Place`` for every array in it, copied in over what was there."""
+        found: list[Any] = []
         end = 0
-        for array in arrays:
-            places.append((array.dtype.str, array.shape, end))
-            end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        for one in payload:
+            if isinstance(one, np.ndarray):
+                found.append(Place(one.dtype.str, one.shape, end))
+                end += -(-one.nbytes // ALIGNMENT) * ALIGNMENT
+            else:
+                found.append(one)
         os.truncate(self.descriptor, end)
-        memory = mmap.mmap(self.descriptor, end)
-        for array, (dtype, shape, offset) in zip(arrays, places, strict=True):
-            np.ndarray(shape, dtype, memory, offset)[...] = array
-        return places
+        memory = mmap.mmap(self.descriptor, end) if end else b""
+        for one, place in zip(payload, found, strict=True):
+            if isinstance(place, Place):
+                np.ndarray(place.shape, place.dtype, memory, place.offset)[...] = one
+        return found
 
-    def read(self, places: Sequence[Place]) -> list[NDArray[Any]]:
-        """The arrays that the other process has written; read-only, and gone when it clears the memory."""
-        memory = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
-        return [np.ndarray(shape, dtype, memory, offset) for dtype, shape, offset in places]
+    def read(self, payload: Sequence[Any]) -> list[Any]:
+        """What the other process has written: arrays read-only, and gone when it clears the memory."""
+        size = os.fstat(self.descriptor).st_size
+        memory = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ) if size else b""
+        return [
+            np.ndarray(one.shape, one.dtype, memory, one.offset) if isinstance(one, Place) else one for one in payload
+        ]
 
     def clear(self) -> None:
         """Give the memory back; nobody may read the arrays any more."""

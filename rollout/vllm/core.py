@@ -22,9 +22,10 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from rlpost.rollout.engine import EngineError
+from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
-from rlpost.rollout.vllm.transfer import BACKENDS, register, update_info
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.vllm.transfer import RECEIVER, register
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 
 PROBE_SLOTS = 8
 """Places beyond ``slots``, so that a probe never waits for a long request to end."""
@@ -43,7 +44,7 @@ class VllmCore:
         config: the engine's keys.
         max_context: longest sequence, prompt and sampled tokens together.
         seed: seed of draws that have no seed of their own.
-        transport: "object_store", "ipc" or "nccl"; how weights will come.
+        transport: name of the transport that weights will come by.
         seeded: requests draw from their own seeds. On a GPU vLLM may then launch one kernel a request and step, which
             takes longer than the rest of a step of a small model, and the draws still do not repeat, because logits
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
@@ -60,23 +61,22 @@ class VllmCore:
         config: VllmConfig,
         max_context: int,
         seed: int,
-        transport: str,
+        transport: str = DEFAULT_TRANSPORT,
         seeded: bool = True,
         scored: bool = True,
     ) -> None:
-        if transport not in BACKENDS:
-            raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
+        self._transport = transport
         self._on_cpu = current_platform.is_cpu()
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            self._start(model, config, max_context, seed, transport, scored)
+            self._start(model, config, max_context, seed, scored)
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 
-    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str, scored: bool) -> None:
+    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, scored: bool) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, scored)
+        arguments = engine_arguments(model, config, max_context, seed, self._on_cpu, scored)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()
@@ -87,17 +87,18 @@ class VllmCore:
             executor_class=Executor.get_class(settings),
             log_stats=False,
         )
-        if transport != "nccl":
-            self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+        self._begin_transfer({"transport": self._transport})
 
     @property
     def waits_for_bursts(self) -> bool:
         """Whether an idle engine does well to begin with all requests of a burst; see loop.py."""
         return not self._on_cpu
 
-    def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
-        """Join the broadcast of weights, anew where it was joined before; blocks until all have."""
-        info = {"master_address": host, "master_port": port, "rank_offset": first_rank, "world_size": world}
+    def connect(self, where: Rendezvous) -> None:
+        """Meet the learner and the other engines, again where one was replaced; blocks until all have."""
+        self._begin_transfer({"transport": self._transport, "where": where})
+
+    def _begin_transfer(self, info: dict[str, Any]) -> None:
         self._client.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
     def add(
@@ -156,7 +157,7 @@ class VllmCore:
             self._client.wake_up()
             self._asleep = False
         self._client.collective_rpc("start_weight_update")
-        self._client.collective_rpc("update_weights", kwargs={"update_info": update_info(update)})
+        self._client.collective_rpc("update_weights", kwargs={"update_info": {"update": update}})
         self._client.collective_rpc("finish_weight_update")
         if not self._client.reset_prefix_cache(reset_running_requests=True):
             raise EngineError("vLLM did not reset its prefix cache, so old weights' cache would be used on")
@@ -174,7 +175,7 @@ class VllmCore:
 
 
 def engine_arguments(
-    model: str, config: VllmConfig, max_context: int, seed: int, transport: str, cpu: bool, scored: bool = True
+    model: str, config: VllmConfig, max_context: int, seed: int, cpu: bool, scored: bool = True
 ) -> dict[str, Any]:
     """Keyword arguments of ``vllm.EngineArgs``."""
     arguments: dict[str, Any] = {
@@ -189,7 +190,7 @@ def engine_arguments(
         "distributed_executor_backend": "mp" if config.tensor_parallel > 1 else "uni",
         # The default, raw_logprobs, ignores the temperature, and costs nothing where none are asked for.
         "logprobs_mode": "processed_logprobs" if scored else "raw_logprobs",
-        "weight_transfer_config": WeightTransferConfig(backend=BACKENDS[transport]),
+        "weight_transfer_config": WeightTransferConfig(backend=RECEIVER),
         "skip_tokenizer_init": True,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.parameters import ModelParameters
+from rlpost.rollout.transport.ends import Rendezvous
+from rlpost.rollout.transport.registry import find
 from rlpost.rollout.vllm.config import VllmConfig
 from rlpost.rollout.vllm.process import LoopProcess, LoopSetup
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01
 """vLLM silently raises lower ones to this."""
@@ -37,7 +39,7 @@ class VllmEngine:
         stop_token_ids: tokens that end a turn; a sampled one is part of the sample.
         seed: seed of draws whose request has none.
         deterministic: lock-step; see ``expect``. On a GPU only then does a request draw from its own seed.
-        transport: how weights will come: "object_store", "ipc" from a process on the same GPU, or "nccl" by broadcast.
+        transport: name of the transport that weights will come by, see transport/registry.py.
         version: policy version of the weights in ``model``, -1 where that is not known.
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
         scored: samples' log-probabilities may be asked for; without, sampling is a little faster, and there are no
@@ -47,6 +49,7 @@ class VllmEngine:
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
+        TransportError: there is no such transport.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class VllmEngine:
         stop_token_ids: Sequence[int],
         seed: int = 0,
         deterministic: bool = False,
-        transport: str = "object_store",
+        transport: str = DEFAULT_TRANSPORT,
         version: int = -1,
         seeded: bool | None = None,
         scored: bool = True,
@@ -65,7 +68,7 @@ class VllmEngine:
     ) -> None:
         self._max_context = max_context
         self._scored = scored
-        self._transport = transport
+        self._transport = find(transport)
         setup = LoopSetup(
             model,
             config,
@@ -143,22 +146,18 @@ class VllmEngine:
         Raises:
             EngineError: the update does not fit the model (nothing was changed), or the engine died.
         """
-        if update.transport != self._transport:
-            raise EngineError(
-                f"weights of version {update.version} refused: they came by '{update.transport}', this engine was "
-                f"started for '{self._transport}'"
-            )
+        self._transport.check(update)
         self._parameters.check(update)
         async with self._one_at_a_time:
             await asyncio.wrap_future(self._loop.update(update))
 
-    async def connect(self, host: str, port: int, first_rank: int, world: int) -> None:
+    async def connect(self, where: Rendezvous) -> None:
         """Join the broadcast that weights will come by; see ``BroadcastEngine``. What is sampled waits meanwhile.
 
         Raises:
             EngineError: the engine died.
         """
-        await asyncio.wrap_future(self._loop.connect(host, port, first_rank, world))
+        await asyncio.wrap_future(self._loop.connect(where))
 
     async def sleep(self) -> None:
         """Give the GPU's memory back until the next ``update_weights``; what runs is aborted. See ``engine.sleep``.

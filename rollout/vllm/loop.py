@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.core import VllmCore
 from rlpost.rollout.vllm.requests import Probe, Sampling
 from rlpost.rollout.vllm.waiting import Waiting
@@ -94,12 +95,12 @@ class StepLoop:
         self._post(lambda: self._load(update, future), future)
         return future
 
-    def connect(self, host: str, port: int, first_rank: int, world: int) -> Future[None]:
+    def connect(self, where: Rendezvous) -> Future[None]:
         """Join the broadcast of weights between two steps."""
         future: Future[None] = Future()
 
         def join() -> None:
-            self._core.connect(host, port, first_rank, world)
+            self._core.connect(where)
             future.set_result(None)
 
         self._post(join, future)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
+from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.channel import Channel, SharedArrays
 from rlpost.rollout.vllm.config import VllmConfig
 from rlpost.rollout.weight_update import WeightUpdate
@@ -112,17 +113,15 @@ class LoopProcess:
         return self._ask("probe", token_ids, temperature, seed)
 
     def update(self, update: WeightUpdate) -> Future[None]:
-        """See StepLoop. Handles of a GPU's memory are sent as they are, arrays through shared memory."""
-        if update.transport != "object_store":
-            return self._ask("update", update)
+        """See StepLoop. Arrays go through shared memory; what else a payload has is sent as it is."""
         places = self._arrays.write(update.payload)
         future = self._ask("update", dataclasses.replace(update, payload=places))
         future.add_done_callback(lambda _: self._arrays.clear())
         return future
 
-    def connect(self, host: str, port: int, first_rank: int, world: int) -> Future[None]:
+    def connect(self, where: Rendezvous) -> Future[None]:
         """See StepLoop."""
-        return self._ask("connect", host, port, first_rank, world)
+        return self._ask("connect", where)
 
     def sleep(self) -> Future[None]:
         """See StepLoop."""

@@ -87,9 +87,7 @@ class Server:
         return self._loop.generate(dataclasses.replace(request, ends=self._checks[check]) if check else request)
 
     def _update(self, update: WeightUpdate) -> Future[Any]:
-        if update.transport == "object_store":
-            update = dataclasses.replace(update, payload=self._arrays.read(update.payload))
-        return self._loop.update(update)
+        return self._loop.update(dataclasses.replace(update, payload=self._arrays.read(update.payload)))
 
     def _abort(self, request_id: str) -> None:
         self._loop.abort(request_id)

@@ -17,9 +17,10 @@ import torch.distributed as dist
 
 from rlpost.algorithms.base import Plan
 from rlpost.learner.config import LoraConfig, OptimizerConfig
-from rlpost.learner.export import as_numpy, layer_of
+from rlpost.learner.export import layer_of
 from rlpost.learner.learner import Learner
 from rlpost.learner.sharding import whole
+from rlpost.rollout.transport.object_store import as_array
 from tests.learner.helpers import Clipped, batch, setup, weights_of
 
 ADAMW = OptimizerConfig(lr=1e-2, weight_decay=0.1, clip_grad=1.0)
@@ -121,7 +122,7 @@ def _exported(learner: Learner, world: int) -> tuple[list[int], bool]:
         parts = every
         assert all(len({layer_of(name) for name in names}) == 1 for own in parts for names, _ in own)
     sent = {name: array for own in parts for part in own for name, array in zip(*part, strict=True)}
-    kept = {name: as_numpy(weight) for name, weight in learner.policy.full_weights(learner.policy.compute)}
+    kept = {name: as_array(weight) for name, weight in learner.policy.full_weights(learner.policy.compute)}
     same = sent.keys() == kept.keys() and all(np.array_equal(sent[name], kept[name]) for name in kept)
     return [sum(len(names) for names, _ in own) for own in parts], same
 

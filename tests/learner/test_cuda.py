@@ -22,7 +22,7 @@ from rlpost.learner.packing import Pack
 from rlpost.learner.sharing import shared_rows
 from rlpost.learner.varlen import available
 from rlpost.learner.views import FlatBatch
-from rlpost.rollout.parameters import tensors_of
+from rlpost.rollout.transport.registry import find
 from tests.learner.helpers import Clipped, batch, setup, tiny_folder, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -157,7 +157,7 @@ def test_bf16_on_the_gpu_learns_what_fp32_on_the_cpu_learns(tmp_path: Path) -> N
 
 def _receive(updates: Any, answers: Any) -> None:
     while (update := updates.get()) is not None:
-        answers.put({name: weight.double().sum().item() for name, weight in tensors_of(update)})
+        answers.put({name: weight.double().sum().item() for name, weight in find(update.transport).tensors(update)})
 
 
 def test_publications_by_ipc_reach_two_processes_and_take_no_more_memory(tmp_path: Path) -> None:

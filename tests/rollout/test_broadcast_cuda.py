@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 from rlpost.rollout.weight_update import WeightUpdate
 from tests.support.vllm_host import CONTEXT, STOP, perturbed, reference_logprobs, small_model
@@ -27,16 +29,14 @@ PROBE = [[3, 14, 15, 92, 65, 35, 89, 79]]
 def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in engine_environment(VllmConfig(), "cuda").items():
         monkeypatch.setitem(os.environ, name, value)
-    from vllm.distributed.weight_transfer import nccl_common
-
-    from rlpost.rollout.vllm import transfer
+    from rlpost.rollout.vllm import broadcast
     from rlpost.rollout.vllm.engine import VllmEngine
 
     class ThroughTheHost:
         """In the place of vLLM's communicator."""
 
         def __init__(self, master_address: str, master_port: int, rank: int, world_size: int, device: Any) -> None:
-            self._gloo = transfer._Gloo(master_address, master_port, rank, world_size)
+            self._gloo = broadcast._Gloo(master_address, master_port, rank, world_size)
 
         def broadcast(self, tensor: torch.Tensor, src: int) -> None:
             host = tensor.cpu()
@@ -46,9 +46,8 @@ def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: 
         def destroy(self) -> None:
             self._gloo.destroy()
 
-    monkeypatch.setattr(transfer, "stateless_init_process_group", ThroughTheHost)
-    monkeypatch.setattr(nccl_common, "stateless_init_process_group", ThroughTheHost)
-    monkeypatch.setattr(transfer, "CHUNK_BYTES", 50_000)  # several broadcasts an update
+    monkeypatch.setattr(broadcast, "stateless_init_process_group", ThroughTheHost)
+    monkeypatch.setattr(broadcast, "CHUNK_BYTES", 50_000)  # several broadcasts an update
     config = VllmConfig(slots=4, enforce_eager=True, kv_cache_gib=0.5, gpu_memory_utilization=0.2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -56,13 +55,11 @@ def test_a_broadcast_reaches_an_engine_on_a_gpu(vllm_folder: Path, monkeypatch: 
 
     async def play() -> list[float]:
         engine = VllmEngine(str(vllm_folder), config, CONTEXT, [STOP], transport="nccl")
-        opened: list[transfer.Broadcast] = []
-        device = torch.device("cuda", 0)
-        joining = threading.Thread(
-            target=lambda: opened.append(transfer.Broadcast("127.0.0.1", port, 2, device)), daemon=True
-        )
+        opened: list[broadcast.Broadcast] = []
+        device, where = torch.device("cuda", 0), Rendezvous("127.0.0.1", port, 2)
+        joining = threading.Thread(target=lambda: opened.append(broadcast.Broadcast(where, device)), daemon=True)
         joining.start()
-        await engine.connect("127.0.0.1", port, 1, 2)
+        await engine.connect(replace(where, rank=1))
         joining.join(30)
         gaps = []
         model = small_model()

@@ -26,7 +26,7 @@ from rlpost.rollout.diffusion.decode import Row, decode, draw
 from rlpost.rollout.diffusion.engine import DiffusionEngine
 from rlpost.rollout.diffusion.model import BlockModel
 from rlpost.rollout.engine import EngineError, Sample, SampleRequest
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
 from rlpost.weights import probe_tokens
 from tests.support.own_code import own_code_folder
 
@@ -238,21 +238,24 @@ def test_an_aborted_request_comes_back_at_once_or_at_its_next_block(folders: dic
     assert len(sample.token_ids) == 0
 
 
-def publication(folder: Path, version: int) -> tuple[Learner, WeightUpdate]:
-    learner = Learner(LearnerSetup(folder, LearnerConfig(device="cpu", dtype="fp32")))
+def publication(folder: Path, version: int, transport: str = DEFAULT_TRANSPORT) -> tuple[Learner, WeightUpdate]:
+    learner = Learner(LearnerSetup(folder, LearnerConfig(device="cpu", dtype="fp32"), transport=transport))
     return learner, learner.weights(version)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize(
+    ("cache", "transport"),
+    [("none", DEFAULT_TRANSPORT), ("dual", DEFAULT_TRANSPORT), ("dual", "tests.support.by_files:ByFiles")],
+)
 def test_probes_agree_with_the_learner_after_an_update_and_not_before(
-    shift: int, cache: Any, folders: dict[int, Path]
+    shift: int, cache: Any, transport: str, folders: dict[int, Path]
 ) -> None:
-    learner, _ = publication(folders[shift], 0)
+    learner, _ = publication(folders[shift], 0, transport)
     with torch.no_grad():
         for _, weight in learner.policy.trainable():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    made = engine(folders[shift], config=DiffusionConfig(block=4, cache=cache))
+    made = engine(folders[shift], config=DiffusionConfig(block=4, cache=cache), transport=transport)
     probe = [*probe_tokens(learner.vocabulary, 0), [MASK, 3, MASK, 9]]
 
     def gap() -> float:

@@ -12,7 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from rlpost.rollout.engine import EngineError
-from rlpost.rollout.parameters import ModelParameters, tensors_of
+from rlpost.rollout.parameters import ModelParameters
+from rlpost.rollout.transport.registry import find
 from rlpost.rollout.vllm.config import VllmConfig, engine_environment, intel_openmp
 from rlpost.rollout.weight_update import WeightUpdate
 
@@ -119,10 +120,10 @@ def test_a_buffer_is_read_as_the_parameters_that_lie_in_it(monkeypatch: pytest.M
     sent = [torch.randn(2, 3), torch.randn(4).bfloat16(), torch.randn(3, 1).bfloat16()]
     flat = [weight.flatten().view(torch.uint8) for weight in sent]
     buffers = {"first": torch.cat(flat[:2]), "second": flat[2]}
-    monkeypatch.setattr("rlpost.rollout.parameters._opened", lambda handles: buffers[handles["GPU"]])
+    monkeypatch.setattr("rlpost.rollout.transport.ipc.opened", lambda handles: buffers[handles["GPU"]])
     shapes, dtypes = [(2, 3), (4,), (3, 1)], ["float32", "bfloat16", "bfloat16"]
     payload = [{"GPU": "first"}, None, {"GPU": "second"}]
-    read = dict(tensors_of(WeightUpdate(1, ["a", "b", "c"], dtypes, shapes, "ipc", payload)))
+    read = dict(find("ipc").tensors(WeightUpdate(1, ["a", "b", "c"], dtypes, shapes, "ipc", payload)))
     assert list(read) == ["a", "b", "c"]
     for weight, expected in zip(read.values(), sent, strict=True):
         assert weight.dtype == expected.dtype

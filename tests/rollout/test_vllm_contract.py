@@ -45,16 +45,11 @@ PARAMETERS = {
     "vllm.distributed.weight_transfer.factory:WeightTransferEngineFactory.register_engine": {
         "name", "module_path_or_cls",
     },
-    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.init_transfer_engine": {"init_info"},
-    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferEngine.shutdown": set(),
-    "vllm.distributed.weight_transfer.nccl_common:NCCLWeightTransferInitInfo": {
-        "master_address", "master_port", "rank_offset", "world_size",
-    },
-    "vllm.distributed.weight_transfer.nccl_engine:NCCLWeightTransferUpdateInfo": {"names", "dtype_names", "shapes"},
     "vllm.distributed.weight_transfer.nccl_common:stateless_init_process_group": {
         "master_address", "master_port", "rank", "world_size", "device",
     },
     "vllm.distributed.device_communicators.pynccl:PyNcclCommunicator.broadcast": {"tensor", "src"},
+    "vllm.distributed.device_communicators.pynccl:PyNcclCommunicator.destroy": set(),
     "vllm.distributed.utils:stateless_init_torch_distributed_process_group": {
         "host", "port", "rank", "world_size", "backend",
     },
@@ -125,11 +120,8 @@ async def check_contract(engine: Any) -> list[str]:
     required = len(EngineCoreRequest.__struct_fields__) - len(EngineCoreRequest.__struct_defaults__)
     if required != REQUIRED_BY_REQUEST:
         broken.append(f"EngineCoreRequest now has {required} required fields")
-    broken.extend(
-        f"no weight receiver '{name}'"
-        for name in ("rlpost", "rlpost_nccl")
-        if name not in WeightTransferEngineFactory._registry
-    )
+    if "rlpost" not in WeightTransferEngineFactory._registry:
+        broken.append("no weight receiver 'rlpost'")
     return broken
 
 
@@ -154,32 +146,17 @@ async def register_again(engine: Any) -> list[bool]:
     from rlpost.rollout.vllm import transfer
 
     transfer.register()
-    return [WeightTransferEngineFactory._registry["rlpost"]() is transfer.ReferenceReceiver]
+    return [WeightTransferEngineFactory._registry["rlpost"]() is transfer.Receiver]
 
 
 def test_registering_twice_is_harmless(vllm: Run) -> None:
     assert vllm(register_again) == [True]
 
 
-async def nccl_form(engine: Any) -> Any:
-    """An announced broadcast as vLLM's own receiver parses it."""
-    from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferUpdateInfo
-
-    from rlpost.rollout.vllm.transfer import update_info
-    from rlpost.rollout.weight_update import WeightUpdate
-
-    info = NCCLWeightTransferUpdateInfo(**update_info(WeightUpdate(3, ["a"], ["bfloat16"], [(2, 3)], "nccl", [None])))
-    return info.names, info.dtype_names, info.shapes
-
-
-def test_a_broadcast_has_the_form_of_vllms_receiver(vllm: Run) -> None:
-    assert vllm(nccl_form) == (["a"], ["bfloat16"], [[2, 3]])
-
-
 async def wrong_bytes(engine: Any) -> str:
     import numpy as np
 
-    from rlpost.rollout.parameters import as_tensor
+    from rlpost.rollout.transport.object_store import as_tensor
 
     try:
         as_tensor(np.zeros(3, np.float32), "bfloat16")
@@ -202,10 +179,10 @@ async def has_method(engine: Any, name: str) -> bool:
     """Whether vLLM's base class of receivers asks for ``name`` and ours defines it."""
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from rlpost.rollout.vllm.transfer import NcclReceiver, ReferenceReceiver
+    from rlpost.rollout.vllm.transfer import Receiver
 
     asked = vars(WeightTransferEngine).get(name)
-    return asked is not None and asked not in (getattr(ReferenceReceiver, name), getattr(NcclReceiver, name))
+    return asked is not None and asked is not getattr(Receiver, name)
 
 
 async def where_weights_are_written_in_place(engine: Any) -> list[bool]:

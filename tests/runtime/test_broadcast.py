@@ -20,9 +20,11 @@ from rlpost.placement import Placement
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.report import MetricsWriter, RolloutWriter
+from rlpost.rollout.transport.registry import find
 from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 from rlpost.runfolder import create
 from rlpost.seats import place_in_cluster
+from rlpost.workers import RolloutActor
 
 from .conftest import rows
 from .test_faults import ENVS
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 def by_broadcast(recipe: Recipe) -> Placement:
     """The recipe's placement, with the transport that a CPU is refused."""
-    return dataclasses.replace(place_in_cluster(recipe), transport="nccl")
+    return dataclasses.replace(place_in_cluster(recipe), transport=find("nccl"))
 
 
 def test_two_ranks_broadcast_to_two_workers(
@@ -52,7 +54,7 @@ def test_two_ranks_broadcast_to_two_workers(
         os.kill(session.pool.pids[1] or 0, signal.SIGKILL)  # all join the broadcast anew
         controller.step(1)
         controller.step(2)
-        assert [session.pool.call(index, "status").version for index in (0, 1)] == [3, 3]
+        assert [session.pool.call(index, RolloutActor.status).version for index in (0, 1)] == [3, 3]
         os.kill(session.pool.pids[0] or 0, signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(RunError, match=r"rollout worker 0 died in 'adopt'"):
@@ -80,5 +82,4 @@ def test_an_engine_over_two_processes_takes_a_broadcast(
         Progress(total_steps=0) as progress,
         sessions.open_session(loaded, create(tmp_path / "run"), progress) as session,
     ):
-        session.publisher.publish(1)
-        assert session.publisher.verify().logprob_abs < 1e-4
+        assert session.publisher.publish(1).verified().logprob_abs < 1e-4

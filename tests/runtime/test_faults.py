@@ -26,6 +26,7 @@ from rlpost.report import MetricsWriter, RolloutWriter
 from rlpost.reward.plugins import Plugin
 from rlpost.runfolder import RunFolder, create
 from rlpost.session import Session, open_session
+from rlpost.workers import RolloutActor
 
 from .conftest import TINY, rows
 
@@ -137,7 +138,7 @@ def test_a_killed_worker_is_restarted_and_the_step_completes(
         assert worker is not None
         os.kill(worker if killed == "worker" else engine_process(worker), signal.SIGKILL)
         controller.step(1)
-        assert session.pool.call(0, "status").version == 2
+        assert session.pool.call(0, RolloutActor.status).version == 2
     found = rows(folder)
     assert [row["episodes"] for row in found] == [32, 32]
     assert all(row["episodes/failed"] == 0 and row["gap/logprob_abs"] < 1e-4 for row in found)
