@@ -28,8 +28,12 @@ LARGEST_DATA = 4 * 2**20
 """Bytes a file that is no Python may have; a larger one stays where it is."""
 MOST_SEEN = 20_000
 """Files and folders that are looked at before a folder is taken for something else than a person's code."""
-DATA = frozenset({".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".jinja", ".jinja2", ".j2", ".csv", ".tsv", ".toml"})
-NOT_CODE = frozenset({"__pycache__", "node_modules", "runs", "site-packages", "build", "dist"})
+DATA = frozenset(
+    {".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".jinja", ".jinja2", ".j2", ".csv", ".tsv", ".toml"}
+)
+NOT_CODE = frozenset({"__pycache__", "node_modules", "runs", "site-packages"})
+MARKS = ("pyvenv.cfg", "metrics.jsonl", "results.json", "model.safetensors", "model.safetensors.index.json")
+"""Files by which a virtual environment, a run, an evaluation or a model is known: none of those is code."""
 
 _LOCK = threading.RLock()
 
@@ -60,7 +64,9 @@ class Package:
         try:
             found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
         except OSError as error:
-            raise PackageError(f"cannot read {error.filename}, which travels with the code in {folder}: {error}") from None
+            raise PackageError(
+                f"cannot read {error.filename}, which travels with the code in {folder}: {error}"
+            ) from None
         digest = hashlib.sha256()
         for name, content in sorted(found.items()):
             digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
@@ -133,15 +139,19 @@ def _files(folder: Path) -> Iterator[Path]:
             if size <= LIMIT:
                 yield path
         if size > LIMIT or seen > MOST_SEEN:
-            what = f"more than {MOST_SEEN:,} files" if seen > MOST_SEEN else f"more than {LIMIT // 2**20} MiB of code and data"
+            what = (
+                f"more than {MOST_SEEN:,} files"
+                if seen > MOST_SEEN
+                else f"more than {LIMIT // 2**20} MiB of code and data"
+            )
             raise PackageError(
-                f"{folder} holds {what}, and the folder of a class of your own is sent to every process. Put that code "
+                f"{folder} holds more than {limit}, and the folder of a class of your own is sent to every process. Put that code "
                 "into a folder of its own, with the few files it needs beside it"
             )
 
 
 def _is_left_out(folder: Path) -> bool:
-    return folder.name.startswith(".") or folder.name in NOT_CODE or (folder / "pyvenv.cfg").exists()
+    return folder.name.startswith(".") or folder.name in NOT_CODE or any((folder / mark).exists() for mark in MARKS)
 
 
 def _travels(path: Path) -> bool:

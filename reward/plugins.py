@@ -98,6 +98,33 @@ def packages(*values: Any) -> list[Package]:
     return list(found)
 
 
+def located(value: Any, folder: Path | None = None) -> Any:
+    """An option with every name of a user's own code in it, ``file.py:Name`` or a module of theirs, made a plugin.
+
+    Raises:
+        PluginError: see ``Plugin.locate``.
+    """
+    if isinstance(value, dict):
+        return {key: located(one, folder) for key, one in value.items()}
+    if isinstance(value, list):
+        return [located(one, folder) for one in value]
+    if not isinstance(value, str):
+        return value
+    place, separator, name = value.rpartition(":")
+    is_file = ".py:" in value
+    is_module = separator and name.isidentifier() and all(part.isidentifier() for part in place.split("."))
+    return Plugin.locate(value, folder) if is_file or (is_module and _own_root(place)) else value
+
+
+def named(value: Any) -> Any:
+    """The inverse of ``located``: every plugin's name in its place."""
+    if isinstance(value, Plugin):
+        return value.target
+    if isinstance(value, Mapping):
+        return {key: named(one) for key, one in value.items()}
+    return [named(one) for one in value] if isinstance(value, list) else value
+
+
 def _file(place: str, base: Path | None) -> Path:
     candidates = [Path(place)] if base is None else [base / place, Path(place)]
     for candidate in candidates:

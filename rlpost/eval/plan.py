@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.envs.base import Task
+from rlpost.envs.registry import ENVIRONMENTS
 from rlpost.eval.benchmark import Benchmark, EvalError
 from rlpost.eval.find import find
 from rlpost.eval.prompts import ask
 from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
 from rlpost.reward.functions import load_reward
-from rlpost.reward.plugins import Plugin
+from rlpost.reward.plugins import located
 from rlpost.reward.score import RewardError
 from rlpost.rollout.chat import ChatError, ChatFormat, load_format
 from rlpost.rollout.config import RolloutConfig
@@ -141,13 +142,15 @@ def _setting(plan: Plan, benchmark: Benchmark, chat: ChatFormat, room: int | Non
         )
         tokens = settings.max_new_tokens or tokens
         config = _with(rollout, chat=template, max_turns=turns, max_new_tokens=tokens, max_context=context)
-        return Setting(benchmark.env, config, {**benchmark.env_options, **settings.env_options}, logprobs=False)
+        return Setting(
+            benchmark.env, config, located({**benchmark.env_options, **settings.env_options}), logprobs=False
+        )
     tokens = settings.max_new_tokens or benchmark.max_new_tokens
     context = _fit(benchmark, plan.tasks[benchmark.name], chat, tokens, room, settings.shots)
     config = _with(rollout, chat=template, separator="", max_turns=1, max_new_tokens=tokens, max_context=context)
     options = {"reward": benchmark.reward, "prompt": MESSAGES}
     stop = benchmark.stop if settings.prompts == "base" else ()
-    return Setting(Plugin("rlpost.envs.single_turn:SingleTurn"), config, options, stop, logprobs=False)
+    return Setting(ENVIRONMENTS.locate("single_turn"), config, options, stop, logprobs=False)
 
 
 def _with(config: RolloutConfig, **changes: Any) -> RolloutConfig:

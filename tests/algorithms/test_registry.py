@@ -49,7 +49,7 @@ REQUIRED = {"scalebio": {"sources": ["a.jsonl", "b.jsonl"], "validation": "v.jso
 """Options without defaults."""
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.names))
 def test_every_short_name_builds_with_its_defaults(name: str) -> None:
     algorithm = build(locate(name), REQUIRED.get(name, {}))
     assert len(type(algorithm).Config.model_fields) <= 12

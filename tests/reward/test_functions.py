@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlpost.reward.functions import BUILT_IN, RewardFunction, load_reward
+from rlpost.reward.functions import REWARDS, RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
 from rlpost.reward.score import RewardError, Score
 
@@ -135,7 +135,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         load_reward(f"{file}:broken")("four", {}, "t")
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", REWARDS.names)
 def test_built_in_names(name: str) -> None:
     assert load_reward(name).name == name
 

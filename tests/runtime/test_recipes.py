@@ -67,7 +67,7 @@ def test_the_relatives_of_d3s_are_listed() -> None:
 def test_a_relative_of_d3s_is_one_line_away(name: str, override: str) -> None:
     from rlpost.recipe import Recipe
 
-    found = Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [override]).build_algorithm()
+    found = Recipe.load(ROOT / "recipes/d3s_countdown.yaml", [override]).built
     assert type(found).__name__ == ("GSPO" if name == "GSPO" else "GRPO")
     assert (found.selector.options if found.selector.config else None) == {  # type: ignore[attr-defined]
         "PODS": D3SConfig(samples=25, tokens=100, scope="group", renormalize=True),
