@@ -139,14 +139,10 @@ def _files(folder: Path) -> Iterator[Path]:
             if size <= LIMIT:
                 yield path
         if size > LIMIT or seen > MOST_SEEN:
-            what = (
-                f"more than {MOST_SEEN:,} files"
-                if seen > MOST_SEEN
-                else f"more than {LIMIT // 2**20} MiB of code and data"
-            )
+            limit = f"{MOST_SEEN:,} files" if seen > MOST_SEEN else f"{LIMIT // 2**20} MiB of code and data"
             raise PackageError(
-                f"{folder} holds more than {limit}, and the folder of a class of your own is sent to every process. Put that code "
-                "into a folder of its own, with the few files it needs beside it"
+                f"{folder} holds more than {limit}, and the folder of your own code is sent to every process. "
+                "Put that code into a folder of its own, with the few files it needs beside it"
             )
 
 

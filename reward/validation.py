@@ -94,6 +94,8 @@ def _walk(model: type[BaseModel], loc: KeyPath) -> tuple[KeyPath, list[str]]:
             path, here = [*path, part], (fields[str(part)],)
         elif isinstance(part, int) or any(_is_mapping(one) for one in _members(here)):
             path, here = [*path, part], inner
+    while path and isinstance(path[-1], int):  # one of several values of a key: the message shows which
+        path.pop()
     return tuple(path), [name for one in _members(here) if _is_model(one) for name in one.model_fields]
 
 

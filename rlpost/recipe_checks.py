@@ -1,5 +1,5 @@
 """Whether what a recipe names fits together: the algorithm and its batch, the model, the environment and its options,
-the optimizer and its options, the layers that adapters go to. Every check reads and reports; none changes what it reads.
+the optimizer and its options, the layers that adapters go to. Checks read and report; none changes what it reads.
 
 Left out: what the sections' own types say (recipe_keys.py), and what only the cluster can tell (placement.py).
 """

@@ -160,14 +160,11 @@ def make_optimizer(
         found = OPTIMIZERS.load(code or config.name)
     except PluginError as error:
         raise ModelError(f"learner.optimizer.name: {error}") from error
-    if config.name not in OPTIMIZERS.names and not (
-        isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    ):
+    own = config.name not in OPTIMIZERS.names
+    if own and not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise ModelError(f"learner.optimizer.name: '{config.name}' is not a torch optimizer")
     try:
-        made: torch.optim.Optimizer = (
-            found(groups, config) if not isinstance(found, type) else _own(found, groups, config)
-        )
+        made: torch.optim.Optimizer = _own(found, groups, config) if own else found(groups, config)
     except (TypeError, ValueError) as error:
         raise ModelError(f"learner.optimizer.options: '{config.name}' does not take them: {error}") from error
     return made
