@@ -23,11 +23,13 @@ class Registry:
         kind: what messages call it, e.g. "algorithm".
         names: short name to ``module:Name``, or to the thing itself.
         base: the class that a class named by the user must be derived from; None: it may be anything.
+        own: how users name their own, for messages.
     """
 
     kind: str
     names: Mapping[str, Any]
     base: type | None = None
+    own: str = "module:Name or path/to/file.py:Name"
 
     def locate(self, name: object, folder: Path | None = None) -> Plugin:
         """The code that ``name`` means, not loaded yet; a file is looked up below ``folder``, then in the current one.
@@ -43,8 +45,7 @@ class Registry:
             return Plugin(self.names[name])
         if ":" not in name:
             raise PluginError(
-                f"there is no {self.kind} '{shortened(name)}'{nearest(name, self.names)}; your own is module:Name or "
-                "path/to/file.py:Name"
+                f"there is no {self.kind} '{shortened(name)}'{nearest(name, self.names)} (your own: {self.own})"
             )
         return Plugin.locate(name, folder)
 

@@ -27,7 +27,7 @@ _OF_A_FILE = (
 )
 
 
-BENCHMARKS = Registry("benchmark", CATALOGUE)
+BENCHMARKS = Registry("benchmark", CATALOGUE, own="my_benchmark.py, module:NAME or file.py:NAME")
 
 
 def find(name: str) -> Benchmark:
@@ -42,7 +42,7 @@ def find(name: str) -> Benchmark:
     try:
         found = BENCHMARKS.load(name if ":" in name else name.lower())
     except PluginError as error:
-        raise EvalError(f"{error}; or a whole file, e.g. my_benchmark.py" if ":" not in name else str(error)) from None
+        raise EvalError(str(error)) from None
     if not isinstance(found, Benchmark):
         raise EvalError(f"'{name}' is not a rlpost.eval.benchmark.Benchmark")
     return replace(found, name=short_name(name))
