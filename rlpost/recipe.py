@@ -18,7 +18,7 @@ from rlpost.algorithms.base import Algorithm, AlgorithmError
 from rlpost.algorithms.registry import ALGORITHMS, build
 from rlpost.algorithms.selection import SELECTORS
 from rlpost.envs.registry import ENVIRONMENTS
-from rlpost.learner.optimizers import OPTIMIZERS
+from rlpost.learner.config import OPTIMIZERS
 from rlpost.recipe_checks import check
 from rlpost.recipe_keys import RecipeKeys
 from rlpost.recipe_sections import DiffusionEngine
@@ -130,7 +130,8 @@ def _find(registry: Registry, name: Any, path: KeyPath, source: RecipeSource) ->
     """The code of that name, once it is known to load and to be what it should be."""
     try:
         plugin = registry.locate(name, source.folder)
-        registry.load(plugin)
+        if name not in registry.names:
+            registry.load(plugin)
     except PluginError as error:
         raise RecipeError(explained([Problem(path, str(error))], source)) from None
     return plugin

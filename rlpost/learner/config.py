@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlpost.reward.registry import Registry
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,12 +61,21 @@ class LisaConfig(_Strict):
     train_embeddings: bool = Field(True, description="also train embeddings and output head, always")
 
 
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        name: f"rlpost.learner.optimizers:{name}"
+        for name in ("adamw", "adamw_bf16", "adamw_8bit", "lisa", "lion", "apollo", "apollo_mini")
+    },
+)
+"""What has a name is a factory ``(param groups, config) -> optimizer``; a user's own is a torch optimizer's class."""
+
+
 class OptimizerConfig(_Strict):
     """The optimizer, and its learning rate over the steps of the run."""
 
     name: str = Field(
-        "adamw",
-        description="adamw, adamw_bf16, adamw_8bit, lisa, lion, apollo, apollo_mini, or module:Class of torch's",
+        "adamw", description=f"{', '.join(OPTIMIZERS.names)}, or module:Class or file.py:Class of torch's"
     )
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, of matrices only")

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rlpost.learner.apollo import Apollo
-from rlpost.learner.config import LisaConfig, OptimizerConfig
+from rlpost.learner.config import OPTIMIZERS, LisaConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.reward.plugins import Plugin, PluginError
-from rlpost.reward.registry import Registry
 
 ParamGroups = list[dict[str, Any]]
 
@@ -88,15 +87,6 @@ def apollo_mini(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Opt
     """Apollo of rank 1."""
     return Apollo(groups, **{"lr": config.lr} | {"rank": 1, "scale": 128.0, "per_tensor": True} | config.options)
 
-
-OPTIMIZERS = Registry(
-    "optimizer",
-    {
-        name: f"rlpost.learner.optimizers:{name}"
-        for name in ("adamw", "adamw_bf16", "adamw_8bit", "lisa", "lion", "apollo", "apollo_mini")
-    },
-)
-"""What has a name is a factory ``(param groups, config) -> optimizer``; a user's own is a torch optimizer's class."""
 
 FRUGAL = frozenset({"adamw_bf16", "adamw_8bit", "lisa", "apollo", "apollo_mini"})
 """Those that are chosen to save memory."""
@@ -177,7 +167,7 @@ def _own(kind: type[torch.optim.Optimizer], groups: ParamGroups, config: Optimiz
 
 
 def check_optimizer(config: OptimizerConfig, code: Plugin) -> None:
-    """Make the recipe's optimizer over a few weights, so that a wrong name or option is found before a model is loaded.
+    """Make the recipe's optimizer over a few weights, so that wrong options are found before a model is loaded.
 
     Raises:
         ModelError: see ``make_optimizer``.

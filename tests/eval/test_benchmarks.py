@@ -167,7 +167,12 @@ def test_ids_must_be_unique(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gms8k", "did you mean 'gsm8k'"), ("aime", "aime2"), ("humaneval-plus", "humaneval"), ("zzz", "gsm8k, humaneval")],
+    [
+        ("gms8k", "did you mean 'gsm8k'"),
+        ("aime", "aime2"),
+        ("humaneval-plus", "humaneval"),
+        ("zzz", "gsm8k, "),
+    ],
 )
 def test_an_unknown_benchmark_shows_the_nearest(name: str, message: str) -> None:
     with pytest.raises(EvalError, match=re.escape(message)):

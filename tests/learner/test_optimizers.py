@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.config import OPTIMIZERS, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.optimizers import (
-    OPTIMIZERS,
     clip_gradient,
     learning_rate,
     make_optimizer,
