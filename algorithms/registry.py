@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from rlpost.algorithms.base import Algorithm, AlgorithmError, ModelKind, Need, Plan, TrainerKind
 from rlpost.algorithms.options import configured
+from rlpost.reward.messages import nearest, shown
 from rlpost.reward.plugins import Plugin
-from rlpost.reward.registry import Registry, nearest, shown
+from rlpost.reward.registry import Registry
 
 ALGORITHMS = Registry(
     "algorithm",

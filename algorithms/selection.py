@@ -16,8 +16,9 @@ from torch import Tensor
 
 from rlpost.algorithms.base import AlgorithmError
 from rlpost.algorithms.options import configured
+from rlpost.reward.messages import nearest
 from rlpost.reward.plugins import PluginError
-from rlpost.reward.registry import Registry, nearest
+from rlpost.reward.registry import Registry
 
 
 class Selector:

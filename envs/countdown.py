@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 from rlpost.envs.base import Demonstration, EnvError, Message, Score, Task
 from rlpost.envs.one_answer import OneAnswer
 from rlpost.reward.countdown import evaluate, score
-from rlpost.reward.registry import nearest
+from rlpost.reward.messages import nearest
 
 HELD_OUT = {"eval": 0, "check": 1}
 """Of ``PARTS`` parts of all sets of numbers, the one of each of these splits; "train" has the others."""

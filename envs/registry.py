@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlpost.envs.base import Env
-from rlpost.reward.registry import Registry, nearest
+from rlpost.reward.messages import nearest
+from rlpost.reward.registry import Registry
 from rlpost.reward.validation import Problem
 
 ENVIRONMENTS = Registry(

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.reward.messages import shortened
 from rlpost.reward.packages import Package, PackageError
 
 
@@ -46,7 +48,7 @@ class Plugin:
         """
         place, separator, attribute = target.rpartition(":")
         if not separator or not place or not attribute:
-            raise PluginError(f"'{target}' is not of the form module:Name or file.py:Name")
+            raise PluginError(f"'{shortened(target)}' is not of the form module:Name or file.py:Name")
         try:
             if not place.endswith(".py"):
                 root = _own_root(place)
@@ -76,13 +78,14 @@ class Plugin:
                 self.package.focus()
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            said = f"{type(error).__name__}: {error}"
-            raise PluginError(f"cannot import {place} (for '{self.target}'): {said}") from error
+            said = f"{type(error).__name__}: {shortened(str(error), 300)}"
+            where = shortened(place, 200)
+            raise PluginError(f"cannot import {where} (for '{shortened(self.target, 200)}'): {said}") from error
         try:
             return getattr(module, attribute)
         except AttributeError:
             public = ", ".join(name for name in vars(module) if not name.startswith("_"))
-            raise PluginError(f"{place} has no '{attribute}'; it has: {public}") from None
+            raise PluginError(f"{place} has no '{shortened(attribute)}'; it has: {public}") from None
 
 
 def packages(*values: Any) -> list[Package]:
@@ -128,12 +131,13 @@ def named(value: Any) -> Any:
 def _file(place: str, base: Path | None) -> Path:
     candidates = [Path(place)] if base is None else [base / place, Path(place)]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # unlike Path.is_file it says no to a name that is too long or has a zero byte
             file = candidate.resolve()
             if "." in file.stem:
                 raise PluginError(f"{file}: the name of a file of code has no '.' but the one before py; rename it")
             return file
-    raise PluginError(f"no file {place} (looked for {', '.join(str(c.absolute()) for c in candidates)})")
+    looked = ", ".join(shortened(str(candidate.absolute()), 120) for candidate in candidates)
+    raise PluginError(f"no file {shortened(place)} (looked for {looked})")
 
 
 def _root(file: Path) -> Path:

@@ -6,12 +6,12 @@ Left out: how a user's file is found, shipped and loaded (plugins.py).
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.reward.messages import nearest, shortened, shown
 from rlpost.reward.plugins import Plugin, PluginError
 
 
@@ -63,23 +63,3 @@ class Registry:
             needed = f"{self.base.__module__}.{self.base.__qualname__}"
             raise PluginError(f"'{plugin.target}' is not a class derived from {needed}")
         return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or a list of what is known."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known) or 'none'}"
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """The text, or its beginning where it is long."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def shown(value: object) -> str:
-    """A value as a message gives it back."""
-    try:
-        return shortened(repr(value))
-    except (ValueError, RecursionError):  # integers beyond Python's limit, values that hold themselves
-        return f"a {type(value).__name__} too large to print"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlpost.reward.registry import nearest, shortened, shown
+from rlpost.reward.messages import nearest, shortened, shown
 
 KeyPath = tuple[str | int, ...]
 

@@ -22,7 +22,7 @@ from rlpost.learner.config import OPTIMIZERS
 from rlpost.recipe_checks import check
 from rlpost.recipe_keys import RecipeKeys
 from rlpost.recipe_sections import DiffusionEngine
-from rlpost.recipe_source import RecipeError, RecipeSource, explained, read
+from rlpost.recipe_source import RecipeError, RecipeSource, check_numbers, explained, read
 from rlpost.reward.packages import Package
 from rlpost.reward.plugins import Plugin, PluginError, located, named, packages
 from rlpost.reward.registry import Registry
@@ -89,6 +89,7 @@ class LoadedRecipe:
 
 def resolve(source: RecipeSource) -> LoadedRecipe:
     """Validate a parsed recipe and find its code; see ``Recipe.load``."""
+    check_numbers(source)
     try:
         recipe = Recipe.model_validate(source.values)
     except ValidationError as error:

@@ -17,7 +17,7 @@ from rlpost.rollout.vllm.config import VllmConfig
 class Part(BaseModel):
     """Base of the recipe's sections: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class EnvSection(Part):

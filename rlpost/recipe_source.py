@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlpost.recipe_yaml import YamlError, number_problems, parse
+from rlpost.reward.messages import shortened
 from rlpost.reward.validation import KeyPath, Problem, dotted
 
 
@@ -52,43 +52,30 @@ def read(path: Path, overrides: list[str]) -> RecipeSource:
     """
     try:
         text = path.read_text()
+        values, lines = parse(text)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
-    try:
-        node = yaml.compose(text)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except YamlError as error:
+        raise RecipeError(f"{path}{f':{error.line}' if error.line else ''}: {error}") from None
+    if not isinstance(values, dict):
         raise RecipeError(f"{path} must be a mapping of keys; it holds {type(values).__name__}")
-    source = RecipeSource(values, {}, path.name, path.parent)
-    _record_lines(node, (), source)
+    source = RecipeSource(values, lines, path.name, path.parent)
     for override in overrides:
         apply_override(source, override)
     return source
 
 
-def _record_lines(node: yaml.Node, path: KeyPath, source: RecipeSource) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key_node, value_node in node.value:
-            here = (*path, key_node.value)
-            if here in source.lines:
-                raise RecipeError(
-                    f"{source.name}:{key_node.start_mark.line + 1}: key {'.'.join(map(str, here))} stands twice "
-                    f"(first at line {source.lines[here]}); keep one of them"
-                )
-            source.lines[here] = key_node.start_mark.line + 1
-            _record_lines(value_node, here, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            source.lines[(*path, index)] = item.start_mark.line + 1
-            _record_lines(item, (*path, index), source)
-
-
 def apply_override(source: RecipeSource, override: str) -> None:
+    """Set one key of the source.
+
+    Raises:
+        RecipeError: no ``=``, or a value that is not YAML.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise RecipeError(f"'{override}' is not of the form dotted.key=value")
+        raise RecipeError(f"'{shortened(override)}' is not of the form dotted.key=value")
     parts = key.split(".")
     place = source.values
     for part in parts[:-1]:
@@ -98,9 +85,9 @@ def apply_override(source: RecipeSource, override: str) -> None:
             place[part] = child
         place = child
     try:
-        place[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value of '{override}' is not valid YAML: {error}") from None
+        place[parts[-1]], _ = parse(text)
+    except YamlError as error:
+        raise RecipeError(f"the value of '{shortened(override)}': {error}") from None
     for stale in [path for path in source.lines if path[: len(parts)] == tuple(parts)]:
         del source.lines[stale]
     source.lines.pop(tuple(parts), None)
@@ -108,4 +95,15 @@ def apply_override(source: RecipeSource, override: str) -> None:
 
 def explained(problems: Iterable[Problem], source: RecipeSource) -> str:
     """One message of all that is wrong: a line each, with its key and where that stands."""
-    return "\n".join(f"{source.where(one.path)}: {one.message}" for one in problems)
+    return "\n".join(f"{source.where(one.path)}: {shortened(one.message, 600)}" for one in problems)
+
+
+def check_numbers(source: RecipeSource) -> None:
+    """Refuse numbers that cannot be meant, whatever key they stand at.
+
+    Raises:
+        RecipeError: one line for each.
+    """
+    wrong = list(number_problems(source.values))
+    if wrong:
+        raise RecipeError(explained(wrong[:10], source))

@@ -37,7 +37,7 @@ LOG_LINES = 15
 class WarmStartConfig(BaseModel):
     """Supervised training before reinforcement learning: TRL's SFTTrainer; of masked-diffusion models our own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     data: str = Field(
         "env",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlpost.cluster_config import ClusterSection
 from rlpost.eval.benchmark import EvalError
 from rlpost.eval.find import find, short_name
-from rlpost.recipe_source import RecipeSource, apply_override, explained
+from rlpost.recipe_source import RecipeError, RecipeSource, apply_override, check_numbers, explained
 from rlpost.report.files import RECIPE
 from rlpost.reward.validation import problems
 from rlpost.rollout.config import RolloutConfig
@@ -35,7 +35,7 @@ class EvalSettings(BaseModel):
     arguments of the environment of benchmarks that are one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     model: str
     bench: tuple[str, ...] = Field(min_length=1)
@@ -82,8 +82,12 @@ def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
     values.setdefault("env_options", _env_options(recipe, values["bench"]))
     values.setdefault("k", sorted({1, values.get("n", 1)}))
     source = RecipeSource(values, name="rlpost eval")
-    for override in overrides:
-        apply_override(source, override)
+    try:
+        for override in overrides:
+            apply_override(source, override)
+        check_numbers(source)
+    except RecipeError as error:
+        raise EvalError(str(error)) from None
     try:
         settings = EvalSettings.model_validate(source.values)
     except ValidationError as error:

@@ -14,7 +14,10 @@ from rlpost.reward.registry import Registry
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+LARGEST_BUILT = 10**9
 
 
 class BuildConfig(_Strict):
@@ -31,11 +34,17 @@ class BuildConfig(_Strict):
     tokenizer: str = Field("bytes", description="'bytes', or the name or folder of a Hugging Face tokenizer")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> BuildConfig:
+    def _fits(self) -> BuildConfig:
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        each = self.hidden * (4 * self.hidden + 3 * self.intermediate)
+        if self.layers * each > LARGEST_BUILT:
+            raise ValueError(
+                f"{self.layers} layers of {each:.1e} parameters; a model built from scratch has at most "
+                f"{LARGEST_BUILT:.0e} in its layers"
+            )
         return self
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.learner.config import BuildConfig, LoraConfig, ModelConfig
-from rlpost.reward.registry import nearest
+from rlpost.reward.messages import nearest
 
 BUILT = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a model built from scratch."""
