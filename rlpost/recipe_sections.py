@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from rlpost.envs.registry import ENVIRONMENTS
 from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.vllm.config import VllmConfig
 
@@ -23,7 +24,7 @@ class Part(BaseModel):
 class EnvSection(Part):
     """The environment an episode is played in."""
 
-    name: str = Field(description="the Env class: module:Class or path/to/file.py:Class")
+    name: str = Field(description=f"{', '.join(ENVIRONMENTS.names)}, or module:Class or path/to/file.py:Class")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the Env class")
 
 
