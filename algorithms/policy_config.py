@@ -54,7 +54,7 @@ class GroupedConfig(BaseModel):
     min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories whose absolute advantage is below it")
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="how rewards become advantages")
     select: dict[str, Any] | None = Field(
-        None, description="down-sampling: name (d3s, or module:Class or file.py:Class) and its keys"
+        None, description="down-sampling: name (d3s, or your own) and its keys"
     )
 
 
