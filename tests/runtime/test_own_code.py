@@ -89,11 +89,10 @@ def clashing(tmp_path: Path) -> Path:
     return folder
 
 
-def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def start(arguments: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Python as the installed command starts it: the working directory is not on its path."""
-    return subprocess.run(
-        [sys.executable, "-P", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
+    command, environment = [sys.executable, "-P", *arguments], os.environ | variables
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 ACTOR = """
@@ -141,9 +140,9 @@ def test_a_run_in_a_folder_of_clashing_names(own: Path, clashing: Path, tmp_path
         "warm_start": {"steps": 1, "batch_size": 2, "examples": 8},
     }
     (own / "mine.yaml").write_text(yaml.safe_dump(values))
-    done = start(
-        ["-m", "rlpost.cli", "train", str(own / "mine.yaml"), "--smoke", "--out", str(tmp_path / "run")], clashing
-    )
+    command = ["-m", "rlpost.cli", "train", str(own / "mine.yaml"), "--smoke", "--out", str(tmp_path / "run")]
+    # Without what vLLM remembers of models it starts a process to look at them.
+    done = start(command, clashing, VLLM_CACHE_ROOT=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["reward/mean"] for row in rows] == [1.0, 1.0]
