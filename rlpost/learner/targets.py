@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.learner.config import BuildConfig, LoraConfig, ModelConfig
-from rlpost.reward.messages import nearest
 
 BUILT = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a model built from scratch."""
@@ -21,13 +20,27 @@ def missing_targets(model: ModelConfig, lora: LoraConfig) -> str:
     """What is wrong with ``learner.lora.targets``; empty where nothing is, or the model is not on this machine."""
     if isinstance(model.build, BuildConfig):
         return without_a_layer(lora.targets, BUILT)
-    folder = Path(str(model.path))
+    folder = _folder(str(model.path))
     if not (folder / "config.json").is_file() or not without_a_layer(lora.targets, _stored_names(folder)):
         return ""
     try:  # a model's layers may be called otherwise than the weights in its files
         return without_a_layer(lora.targets, _layers(folder, model.trust_remote_code))
     except Exception:  # what is wrong with the model is said when it is loaded
         return ""
+
+
+def _folder(path: str) -> Path:
+    """A model's folder; of a hub name the one it was downloaded to, which may not exist."""
+    if Path(path).exists():
+        return Path(path)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:  # no hub name either
+        found = None
+    return Path(found).parent if isinstance(found, str) else Path(path)
 
 
 def without_a_layer(targets: Sequence[str], layers: Iterable[str]) -> str:
@@ -38,9 +51,7 @@ def without_a_layer(targets: Sequence[str], layers: Iterable[str]) -> str:
         return ""
     ends = {name.rpartition(".")[2] for name in names}
     which = ", ".join(f"'{target}'" for target in missing)
-    hint = nearest(missing[0], ends) if len(missing) == 1 else ""
-    there = "" if "known:" in hint else f"; its linear layers are {', '.join(sorted(ends))}"
-    return f"the model has no linear layer called {which}{hint}{there}"
+    return f"the model has no linear layer called {which}; name some of those it has: {', '.join(sorted(ends))}"
 
 
 def _stored_names(folder: Path) -> set[str]:
