@@ -179,6 +179,18 @@ def test_an_unknown_benchmark_shows_the_nearest(name: str, message: str) -> None
         find(name)
 
 
+def test_a_benchmark_object_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_words.py").write_text("ASK = 'Well, {question}'\n")
+    (tmp_path / "mine.py").write_text(
+        "from my_words import ASK\nfrom rlpost.eval.benchmark import Benchmark\n\n"
+        "EASY = Benchmark(name='anything', prompt=ASK, reward='math')\nOTHER = 3\n"
+    )
+    found = find(f"{tmp_path}/mine.py:EASY")
+    assert (found.name, found.prompt) == ("easy", "Well, {question}")
+    with pytest.raises(EvalError, match="is not a rlpost.eval.benchmark.Benchmark"):
+        find(f"{tmp_path}/mine.py:OTHER")
+
+
 def test_missing_data(tmp_path: Path) -> None:
     with pytest.raises(EvalError, match="no data file"):
         tasks_of(find("gsm8k"), str(tmp_path / "none.jsonl"), None)
