@@ -187,7 +187,7 @@ def test_a_benchmark_object_of_ones_own(tmp_path: Path) -> None:
     )
     found = find(f"{tmp_path}/mine.py:EASY")
     assert (found.name, found.prompt) == ("easy", "Well, {question}")
-    with pytest.raises(EvalError, match="is not a rlpost.eval.benchmark.Benchmark"):
+    with pytest.raises(EvalError, match="is not a rlpost"):
         find(f"{tmp_path}/mine.py:OTHER")
 
 
