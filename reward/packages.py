@@ -91,10 +91,9 @@ class Package:
         home = str(self._home())
         with _LOCK:
             others = [entry for entry in _HOMES if entry != home]
-            _HOMES[:] = [home, *others]
-            sys.path[:] = [entry for entry in sys.path if entry not in others and entry != home] + _HOMES
-            for name in [name for name, module in sys.modules.items() if _lies_in(name, module, others)]:
-                del sys.modules[name]
+            # A folder that was read once more has changed: what was imported from it is out of date.
+            _forget(others if self.name in sys.modules else [*others, home])
+            _put_behind_what_is_installed(home)
             if self.name not in sys.modules:
                 module = types.ModuleType(self.name)
                 module.__path__ = [home]
@@ -113,16 +112,38 @@ class Package:
         )
 
 
-_HOMES: list[str] = []
-"""Folders of packages that this process imports from, the one asked for last first."""
+_HOMES: dict[str, frozenset[str]] = {}
+"""Folders of packages that this process imports from, the one asked for last first, and what was imported before."""
 
 
-def _lies_in(name: str, module: object, homes: list[str]) -> bool:
-    """Whether a module was imported, by its plain name, from one of these folders."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or name == "__main__" or name.startswith(PREFIX):
-        return False
-    return any(file.startswith(home + os.sep) for home in homes)
+def _put_behind_what_is_installed(home: str) -> None:
+    """Make a folder the first of ``_HOMES`` on the path; the current directory stays last where it is last."""
+    before = _HOMES.pop(home, None)
+    if before is None:
+        before = frozenset(sys.modules)
+        if home in sys.path[:-1]:  # a program of the user's put it where they want it
+            return
+    last = [sys.path[-1]] if sys.path[-1] == os.getcwd() and sys.path[-1] not in (*_HOMES, home) else []
+    managed = {home, *_HOMES, *last}
+    others = dict(_HOMES)
+    _HOMES.clear()
+    _HOMES.update({home: before, **others})
+    sys.path[:] = [entry for entry in sys.path if entry not in managed] + [*_HOMES, *last]
+
+
+def homes() -> set[Path]:
+    """Folders of packages that this process imports from."""
+    return {Path(home).resolve() for home in _HOMES}
+
+
+def _forget(homes: list[str]) -> None:
+    """Let the next import of a plain name that came from one of these folders look for it once more."""
+    for name, module in list(sys.modules.items()):
+        top, file = name.partition(".")[0], getattr(module, "__file__", None)
+        for home in homes if isinstance(file, str) and top != "rlpost" else ():
+            own = str(file).startswith((os.path.join(home, top) + os.sep, os.path.join(home, f"{top}.py")))
+            if own and name not in _HOMES.get(home, frozenset(sys.modules)):
+                sys.modules.pop(name, None)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.reward.messages import shortened
-from rlpost.reward.packages import Package, PackageError
+from rlpost.reward.packages import Package, PackageError, homes
 
 
 class PluginError(ValueError):
@@ -158,5 +158,8 @@ def _own_root(module: str) -> Path | None:
     if spec is None or top == "rlpost":
         return None
     places = spec.submodule_search_locations or [spec.origin or ""]
-    own = {Path.cwd(), Path(sys.argv[0]).resolve().parent}
-    return next((root for place in places if (root := Path(place).resolve().parent) in own), None)
+    found = {Path(place).resolve().parent for place in places}
+    own = (Path.cwd(), Path(sys.argv[0]).resolve().parent)
+    # Another folder of theirs may be in front, with a module of the same name.
+    there = [root for root in own if (root / top).is_dir() or (root / f"{top}.py").is_file()]
+    return next((root for root in there if root in found or found & homes()), None)

@@ -53,6 +53,27 @@ def test_each_file_finds_the_one_beside_it(tmp_path: Path) -> None:
     assert found == ["one", "two", "one"]
 
 
+def test_a_file_that_changed_is_read_again_and_nothing_else_is_forgotten(tmp_path: Path) -> None:
+    before = set(sys.modules)
+    for word in ("one", "three"):  # of different lengths, so that the cached bytecode is seen to be old
+        (tmp_path / "changing_helper.py").write_text(f"SAYS = '{word}'\n")
+        (tmp_path / "mine.py").write_text("from changing_helper import SAYS\n")
+        assert Plugin.locate("mine.py:SAYS", tmp_path).load() == word
+    lost = before - set(sys.modules)
+    assert not [name for name in lost if name.startswith(("rlpost.", "tests", "_pytest", "numpy"))]
+
+
+def test_the_current_directory_stays_behind_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "helper_twice.py").write_text(f"SAYS = '{name}'\n")
+        (tmp_path / name / "mine_too.py").write_text("from helper_twice import SAYS\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "here")])
+    found = [Plugin.locate(target).load() for target in ("../there/mine_too.py:SAYS", "mine_too:SAYS")]
+    assert found == ["there", "here"]
+
+
 def test_a_file_of_a_package_imports_from_it(tmp_path: Path) -> None:
     (tmp_path / "my_package" / "deep").mkdir(parents=True)
     for folder in ("my_package", "my_package/deep"):
