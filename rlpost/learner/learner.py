@@ -75,7 +75,7 @@ class Learner:
         if algorithm is not None and algorithm.model != found:
             raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")
         self._published = PublishedWeights(self.policy, self._ranks)
-        self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
+        self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer, setup.optimizer)
         lisa = config.optimizer.lisa
         self._lisa = Lisa(self.policy, self._optimizer, lisa, setup.seed) if lisa else None
         self._algorithm = algorithm
