@@ -110,6 +110,7 @@ class Probe:
 
 sys.path.append(os.getcwd())
 plugin = Plugin.locate(sys.argv[1])
+plugin.load()  # as the driver does when the recipe loads
 with ray_cluster(None, packages(plugin)) as ray_is_up:
     ray_is_up()
     probe = ray.remote(Probe).options(runtime_env={"env_vars": {"A": "b"}}).remote()
