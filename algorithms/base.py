@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlpost.reward.validation import Problem
 from rlpost.rollout.trajectory import Group, Trajectory
 
 Need = Literal["old_logprobs", "entropies", "ref_logprobs"]
@@ -26,18 +27,25 @@ ModelKind = Literal["causal", "diffusion"]
 
 
 class AlgorithmError(ValueError):
-    """An algorithm was given options or data it cannot work with; the message names the option.
+    """An algorithm was given options or data it cannot work with; ``str`` of it names the options.
 
-    Attributes:
-        key: dotted path of the option below ``algorithm`` in the recipe, or ``None`` where no one option is at fault.
+    Args:
+        what: one sentence that does not repeat the key, or all that is wrong, each with its path below ``algorithm``.
+        key: dotted path of the option at fault below ``algorithm``; absent: no one option is.
     """
 
-    def __init__(self, message: str, key: str | None = None) -> None:
-        super().__init__(message)
-        self.key = key
+    def __init__(self, what: str | Sequence[Problem], key: str | None = None) -> None:
+        path = tuple(key.split(".")) if key else ()
+        self.problems = (Problem(path, what),) if isinstance(what, str) else tuple(what)
+        super().__init__("\n".join(str(one.below("algorithm") if one.path else one) for one in self.problems))
 
-    def __reduce__(self) -> tuple[type[AlgorithmError], tuple[str, str | None]]:
-        return type(self), (str(self), self.key)  # crosses process borders whole
+    @property
+    def key(self) -> str | None:
+        """Dotted path, below ``algorithm``, of the first option at fault."""
+        return self.problems[0].key or None
+
+    def __reduce__(self) -> tuple[type[AlgorithmError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # crosses process borders whole
 
 
 @dataclass(frozen=True, slots=True)

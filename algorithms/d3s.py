@@ -129,7 +129,7 @@ class D3S(Selector):
         if _rounded(percent, largest) == 0:
             what = "a step" if self.options.scope == "batch" else "a group"
             raise AlgorithmError(
-                f"algorithm.select.samples asks for {percent:g} % of {what}'s {largest} trajectories, which is none; "
+                f"asks for {percent:g} % of {what}'s {largest} trajectories, which is none; "
                 f"give at least {50 / largest:.3g} %",
                 key="select.samples",
             )
@@ -160,17 +160,15 @@ class D3S(Selector):
     @staticmethod
     def _key(advantages: Tensor, entropies: Tensor | None, places: Tensor) -> Tensor:
         if entropies is None:
-            raise AlgorithmError(
-                "algorithm.select.tokens ranks by entropy, but no entropies were given", "select.tokens"
-            )
+            raise AlgorithmError("tokens are ranked by entropy, but no entropies were given", "select.tokens")
         if not len(places):
-            raise AlgorithmError("algorithm.select.tokens: the kept samples have no policy token", "select.tokens")
+            raise AlgorithmError("the kept samples have no policy token", "select.tokens")
         key = advantages[places].abs() * entropies[places]
         wrong = int((~torch.isfinite(key)).sum())
         if wrong:
             raise AlgorithmError(
                 f"{wrong} of {len(places)} policy tokens have an entropy or advantage that is not finite, so "
-                "algorithm.select.tokens cannot rank them; the policy's logits are broken (check the learning rate)",
+                "they cannot be ranked; the policy's logits are broken (check the learning rate)",
                 "select.tokens",
             )
         return key

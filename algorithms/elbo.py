@@ -109,7 +109,7 @@ class Elbo(Grouped):
         super().__init__(config)
         if self.selector.needs_entropies:
             raise AlgorithmError(
-                "algorithm.select drops tokens, but an ELBO is a sum over all tokens of a response: set tokens: 100",
+                "it drops tokens, but an ELBO is a sum over all tokens of a response: set tokens: 100",
                 key="select",
             )
 

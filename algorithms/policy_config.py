@@ -53,7 +53,7 @@ class GroupedConfig(BaseModel):
     minibatches: int = Field(1, ge=1, description="optimizer updates a pass")
     min_abs_advantage: float = Field(0.0, ge=0, description="reject trajectories whose absolute advantage is below it")
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="how rewards become advantages")
-    select: dict[str, Any] | None = Field(None, description="down-sampling: name (d3s, or module:Class) and its keys")
+    select: dict[str, Any] | None = Field(None, description="down-sampling: name (d3s, or your own) and its keys")
 
 
 class PolicyConfig(GroupedConfig):

@@ -123,5 +123,5 @@ class PolicyGradient(Grouped):
 
 def _present(values: Tensor | None, option: str, name: str) -> Tensor:
     if values is None:
-        raise AlgorithmError(f"algorithm.{option} is on, but the learner gave the loss no {name}", key=option)
+        raise AlgorithmError(f"it is on, but the learner gave the loss no {name}", key=option)
     return values

@@ -1,6 +1,6 @@
 """Selectors: which trajectories and tokens of a step are learned from. They compose with any policy-gradient algorithm.
 
-``select: {name: ...}`` in a recipe names one, by a short name or as ``module:Class``. The base class keeps everything.
+``select: {name: ...}`` in a recipe names one. The base class keeps everything.
 Left out: the reject threshold on |advantage| (the algorithm applies it first, and a selector chooses among the rest).
 """
 
@@ -15,11 +15,10 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from rlpost.algorithms.base import AlgorithmError
-from rlpost.algorithms.options import nearest, parse_options
-from rlpost.reward.plugins import Plugin, PluginError
-
-SELECTORS = {"d3s": "rlpost.algorithms.d3s:D3S"}
-"""Short names of selectors."""
+from rlpost.algorithms.options import configured
+from rlpost.reward.messages import nearest
+from rlpost.reward.plugins import PluginError
+from rlpost.reward.registry import Registry
 
 
 class Selector:
@@ -65,6 +64,9 @@ class Selector:
         return {}
 
 
+SELECTORS = Registry("selector", {"d3s": "rlpost.algorithms.d3s:D3S"}, Selector)
+
+
 def build_selector(options: Mapping[str, Any] | None) -> Selector:
     """The selector that the recipe's ``select`` names; None keeps everything.
 
@@ -73,35 +75,14 @@ def build_selector(options: Mapping[str, Any] | None) -> Selector:
     """
     if options is None:
         return Selector()
-    name = options.get("name")
-    if not isinstance(name, str):
-        raise AlgorithmError(f"algorithm.select needs a name{nearest('', SELECTORS)}", key="select")
-    selector_class = _load(name)
-    own = {key: value for key, value in options.items() if key != "name"}
-    if selector_class.Config is None:
-        if own:
-            raise AlgorithmError(f"the selector {name} takes no options, but was given {', '.join(own)}", key="select")
-        return selector_class()
-    return selector_class(parse_options(selector_class.Config, own, at="select"))
-
-
-def _load(name: str) -> type[Selector]:
-    target = SELECTORS.get(name, name)
-    if ":" not in target:
-        raise AlgorithmError(f"no selector is called '{name}'{nearest(name, SELECTORS)}", key="select.name")
-    if target.rpartition(":")[0].endswith(".py"):
-        raise AlgorithmError(
-            f"algorithm.select.name: '{name}' names a file; give an importable module:Class (a file of your own can "
-            "hold an algorithm that overrides select_samples)",
-            key="select.name",
-        )
+    if "name" not in options:
+        raise AlgorithmError(f"the key 'name' is required{nearest('', SELECTORS.names)}", key="select")
     try:
-        found = Plugin(target).load()
+        found = SELECTORS.load(options["name"])
     except PluginError as error:
-        raise AlgorithmError(f"algorithm.select.name: {error}", key="select.name") from None
-    if not (isinstance(found, type) and issubclass(found, Selector)):
-        raise AlgorithmError(f"algorithm.select.name: {target} is not a Selector", key="select.name")
-    return found
+        raise AlgorithmError(str(error), key="select.name") from None
+    selector: Selector = configured(found, {k: v for k, v in options.items() if k != "name"}, at=("select",))
+    return selector
 
 
 def selection_report(

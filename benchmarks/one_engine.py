@@ -79,7 +79,7 @@ def local_run(
     train, held_out = load_tasks(loaded)
     learner: Any = LocalLearner(loaded, model, placement)
     publisher = session.first_publication(loaded, placement, learner, pool, 0)
-    algorithm, run_folder = loaded.build_algorithm(), RunFolder(folder)
+    algorithm, run_folder = loaded.built, RunFolder(folder)
     running = session.Session(loaded, run_folder, model, progress, algorithm, train, held_out, learner, pool, publisher)
     metrics = MetricsWriter(folder)
     try:
@@ -159,7 +159,10 @@ class OneEngine:
 @contextlib.contextmanager
 def one_engine(loaded: LoadedRecipe, model: Path) -> Iterator[OneEngine]:
     """Start Ray and one engine with the model of ``model``; both end on the way out."""
-    with ray_cluster(loaded.recipe.cluster.address) as ray_is_up, Progress(0, Console(quiet=True)) as progress:
+    with (
+        ray_cluster(loaded.recipe.cluster.address, loaded.packages) as ray_is_up,
+        Progress(0, Console(quiet=True)) as progress,
+    ):
         ray_is_up()
         pool = session.start_workers(loaded, model, place(loaded.recipe), progress)
         try:

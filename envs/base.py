@@ -17,7 +17,15 @@ __all__ = ["Demonstration", "Env", "EnvError", "Message", "Observation", "Score"
 
 
 class EnvError(RuntimeError):
-    """An environment cannot be built or cannot give tasks; the message says which and why."""
+    """An environment cannot be built or cannot give tasks; the message says which and why.
+
+    Attributes:
+        option: the key of ``env.options`` at fault, where it is one.
+    """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class Message(TypedDict):
@@ -90,6 +98,15 @@ class Env:
         """Scripted conversations for a warm start. ``split`` is "train", or "check": held-out ones whose *last*
         assistant message the warm-started model should be able to write."""
         raise EnvError(f"{cls.__name__} has no scripted demonstrations; name a file in warm_start.data")
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse values of ``env.options`` that no episode could be played with; asked when a recipe is read. Their
+        names are checked against the signatures of ``__init__``, ``tasks`` and ``demonstrations`` without this.
+
+        Raises:
+            EnvError: what is wrong with which option.
+        """
 
     def start(self) -> Sequence[Message]:
         """The opening messages (system, user, ...)."""

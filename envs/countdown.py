@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from rlpost.envs.base import Demonstration, EnvError, Message, Score, Task
 from rlpost.envs.one_answer import OneAnswer
 from rlpost.reward.countdown import evaluate, score
+from rlpost.reward.messages import nearest
 
 HELD_OUT = {"eval": 0, "check": 1}
 """Of ``PARTS`` parts of all sets of numbers, the one of each of these splits; "train" has the others."""
@@ -57,7 +58,7 @@ class Puzzles:
             raise EnvError(f"env.options.expert_share is {self.expert_share}; it must be within 0 and 1")
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Self:
+    def of(cls, options: Mapping[str, Any]) -> Self:
         """From keyword arguments.
 
         Raises:
@@ -65,7 +66,7 @@ class Puzzles:
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(options.keys() - known):
-            raise EnvError(f"env.options: Countdown has no option {', '.join(unknown)}; it has {', '.join(known)}")
+            raise EnvError(f"Countdown takes no option '{unknown[0]}'{nearest(unknown[0], known)}", unknown[0])
         return cls(**options)
 
     def careless(self, expression: str, given: Sequence[int]) -> str:
@@ -120,6 +121,11 @@ class Countdown(OneAnswer):
     def __init__(self, task: Task, seed: int, **options: Any) -> None:
         super().__init__(task, seed)
         self._puzzles = Puzzles.of(options)
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """See Puzzles."""
+        Puzzles.of(options)
 
     @classmethod
     def tasks(cls, split: str, seed: int, **options: Any) -> Sequence[Task]:

@@ -130,6 +130,9 @@ def _jsonl_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             on_broken(f"{where}: not JSON: {error.msg} at column {error.colno}")
             continue
+        except (ValueError, RecursionError) as error:  # an integer of thousands of digits, levels without end
+            on_broken(f"{where}: {error}")
+            continue
         if isinstance(row, dict):
             yield where, row
         else:
@@ -141,6 +144,8 @@ def _json_rows(path: Path, on_broken: Callable[[str], None]) -> Iterator[Row]:
         rows = json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise EnvError(f"{path}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise EnvError(f"{path}: {error}") from None
     if not isinstance(rows, list):
         raise EnvError(
             f"{path}: a list of objects is wanted, this is {type(rows).__name__}; or use JSON Lines (.jsonl)"

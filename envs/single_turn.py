@@ -6,7 +6,7 @@ feedback in between (write an Env with a ``step`` of its own).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from rlpost.envs.base import EnvError, Message, Score, Task
 from rlpost.envs.one_answer import OneAnswer
 from rlpost.reward.functions import RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError
 
 
 class SingleTurn(OneAnswer):
@@ -49,6 +50,14 @@ class SingleTurn(OneAnswer):
         self._prompt = prompt
         self._system_prompt = system_prompt
         self._template = template
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """The reward function must load."""
+        try:
+            load_reward(options["reward"])
+        except RewardError as error:
+            raise EnvError(str(error), "reward") from error
 
     def start(self) -> Sequence[Message]:
         """The system message, where there is one, and the prompt."""

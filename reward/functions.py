@@ -7,7 +7,6 @@ out: coroutines, and functions that compare the completions of a group (each is 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import numbers
@@ -16,16 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.reward.registry import Registry
 from rlpost.reward.score import RewardError, Score
 
-BUILT_IN = {
-    "math": "rlpost.reward.math:score",
-    "gsm8k": "rlpost.reward.math:gsm8k",
-    "countdown": "rlpost.reward.countdown:reward",
-    "sudoku": "rlpost.reward.sudoku:reward",
-    "code": "rlpost.reward.code:reward",
-}
-"""Names that a recipe may use instead of ``module:function``."""
+REWARDS = Registry(
+    "reward function",
+    {
+        "math": "rlpost.reward.math:score",
+        "gsm8k": "rlpost.reward.math:gsm8k",
+        "countdown": "rlpost.reward.countdown:reward",
+        "sudoku": "rlpost.reward.sudoku:reward",
+        "code": "rlpost.reward.code:reward",
+    },
+)
 
 
 class RewardFunction:
@@ -118,26 +120,16 @@ class RewardFunction:
 
 
 def load_reward(target: str | Plugin) -> RewardFunction:
-    """The reward function that a recipe names: a key of ``BUILT_IN``, ``module:function`` or ``file.py:function``.
+    """The reward function that a recipe names; see ``Registry.load``.
 
     Raises:
         RewardError: there is none of that name, or it is not a reward function.
     """
-    name = target if isinstance(target, str) else target.target
-    if isinstance(target, str) and ":" not in target:
-        if target not in BUILT_IN:
-            near = difflib.get_close_matches(target, BUILT_IN, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise RewardError(
-                f"there is no reward function '{target}'; {hint}Built in are {', '.join(BUILT_IN)}; name your own as "
-                "module:function or file.py:function"
-            )
-        target = BUILT_IN[target]
+    name = target.target if isinstance(target, Plugin) else target
     try:
-        plugin = Plugin.locate(target) if isinstance(target, str) else target
-        return RewardFunction(plugin.load(), name)
+        return RewardFunction(REWARDS.load(target), str(name))
     except PluginError as error:
-        raise RewardError(f"reward function '{name}' cannot be loaded: {error}") from error
+        raise RewardError(str(error)) from error
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

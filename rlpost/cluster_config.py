@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ClusterSection(BaseModel):
     """Where Ray runs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     address: str | None = Field(
         None, description="a running Ray cluster's address, auto for this machine's; default: start one here"

@@ -44,7 +44,7 @@ def print_explanation(loaded: LoadedRecipe, nodes: Sequence[int] | None = None) 
 
 def explain(loaded: LoadedRecipe, nodes: Sequence[int] | None = None) -> list[Section]:
     """What follows from a recipe, on these nodes."""
-    recipe, algorithm = loaded.recipe, loaded.build_algorithm()
+    recipe, algorithm = loaded.recipe, loaded.built
     try:
         placement: Placement | str = place(recipe, nodes, loaded.has_rollouts)
     except RecipeError as error:

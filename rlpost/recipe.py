@@ -1,99 +1,38 @@
-"""The recipe: typed, strict, documented. It composes each part's own config and checks what no part can see alone.
+"""From a recipe's text to a recipe that can run: keys validated, the code it names found, and both checked together.
 
-``Recipe.load`` reads YAML plus overrides and refuses what cannot run, with key and line, before anything starts.
-Left out: the algorithms' own keys (each algorithm brings a config class; algorithms/registry.py parses them).
+``Recipe.load`` refuses what cannot run, with key and line, before anything starts. Left out: the keys themselves
+(recipe_keys.py), and what fits what (recipe_checks.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from rlpost.algorithms.base import Algorithm, AlgorithmError
-from rlpost.algorithms.registry import build, locate
-from rlpost.cluster_config import ClusterSection
-from rlpost.learner.config import LearnerConfig, ModelConfig
-from rlpost.recipe_sections import (
-    BatchSection,
-    DataSection,
-    DiffusionEngine,
-    Engine,
-    EnvSection,
-    EvalSection,
-    Part,
-    SaveSection,
-    SyncSection,
-)
-from rlpost.recipe_source import KeyPath, RecipeError, RecipeSource, explain_validation, read
-from rlpost.reward.plugins import Plugin, PluginError
-from rlpost.rollout.config import RolloutConfig
-from rlpost.rollout.diffusion.config import DiffusionConfig
-from rlpost.rollout.vllm.config import VllmConfig
-from rlpost.warm_start import WarmStartConfig
+from rlpost.algorithms.registry import ALGORITHMS, build
+from rlpost.algorithms.selection import SELECTORS
+from rlpost.envs.registry import ENVIRONMENTS
+from rlpost.learner.config import OPTIMIZERS
+from rlpost.recipe_checks import check
+from rlpost.recipe_keys import RecipeKeys
+from rlpost.recipe_sections import DiffusionEngine
+from rlpost.recipe_source import RecipeError, RecipeSource, check_numbers, explained, read
+from rlpost.reward.packages import Package
+from rlpost.reward.plugins import Plugin, PluginError, located, named, packages
+from rlpost.reward.registry import Registry
+from rlpost.reward.validation import KeyPath, Problem, problems
 
-__all__ = ["Recipe", "RecipeError"]
+__all__ = ["LoadedRecipe", "Recipe", "RecipeError", "resolve"]
 
 
-class Recipe(Part):
+class Recipe(RecipeKeys):
     """Everything a run is made of. ``rlpost explain`` prints what follows from it."""
-
-    model: ModelConfig
-    env: EnvSection = Field(default_factory=lambda: EnvSection(name="rlpost.envs.base:Env"))
-    algorithm: dict[str, Any] = Field(
-        default_factory=lambda: {"name": "grpo"}, description="name, and the algorithm's own keys"
-    )
-    steps: int = Field(100, ge=0, description="steps: one batch of rollouts, one publication, one policy version each")
-    seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
-    lag: int = Field(0, ge=0, le=8, description="0: synchronous; n: rollouts run up to n policy versions ahead")
-    deterministic: bool = Field(False, description="same metrics bit for bit on a CPU in fp32; slower")
-    warm_start: WarmStartConfig | None = None
-    data: DataSection = Field(default_factory=DataSection)
-    batch: BatchSection = Field(default_factory=BatchSection)
-    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    engine: Engine = Field(default_factory=VllmConfig)
-    learner: LearnerConfig = Field(default_factory=LearnerConfig)
-    sync: SyncSection = Field(default_factory=SyncSection)
-    eval: EvalSection = Field(default_factory=EvalSection)
-    save: SaveSection = Field(default_factory=SaveSection)
-    cluster: ClusterSection = Field(default_factory=ClusterSection)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        """What two sections say together must be possible."""
-        room = self.rollout.max_context - self.rollout.max_new_tokens
-        if room <= 0:
-            raise ValueError(
-                f"rollout.max_context ({self.rollout.max_context}) leaves no room for a prompt beside "
-                f"rollout.max_new_tokens ({self.rollout.max_new_tokens})"
-            )
-        if self.lag > 0 and self.deterministic:
-            raise ValueError("deterministic: true needs lag: 0; overlapping generation depends on timing")
-        if self.lag > 0 and self.engine.sleep:
-            raise ValueError("engine.sleep: true needs lag: 0; with a lag the engine samples while the learner works")
-        if self.deterministic and self.batch.straggler is not None:
-            raise ValueError("deterministic: true cannot go with batch.straggler; which episodes are cut is timing")
-        return self
-
-    @property
-    def diffusion(self) -> DiffusionConfig | None:
-        """How responses are filled where the algorithm trains a masked-diffusion model; None where vLLM samples."""
-        return self.engine if isinstance(self.engine, DiffusionConfig) else None
-
-    @property
-    def rollouts_per_step(self) -> int:
-        """Episodes a step."""
-        return self.batch.tasks * self.batch.group_size
-
-    def gap_bound(self, device: str) -> float:
-        """The bound in force on the mean |log-prob difference| between learner and engine on ``device``."""
-        if self.sync.gap_bound is not None:
-            return self.sync.gap_bound
-        exact = self.learner.compute_dtype(device) == self.engine.compute_dtype(device) == "fp32"
-        # Logits of a trained model rounded to bf16: two right implementations were 0.05 to 0.09 apart on the probe.
-        return 1e-3 if exact else 0.2
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> LoadedRecipe:
@@ -105,144 +44,111 @@ class Recipe(Part):
         return resolve(read(path, overrides or []))
 
 
+@dataclass(frozen=True)
 class LoadedRecipe:
-    """A valid recipe with the code it names located (and, for files, their contents read).
+    """A valid recipe with the code it names located; a user's own is read with its folder.
 
     Attributes:
         recipe: the typed recipe.
         env: the environment class, ready to travel.
-        env_options: ``env.options``, with every ``file.py:Name`` among them located and ready to travel too.
-        algorithm: the algorithm class, ready to travel; its options stand in ``recipe.algorithm``.
+        env_options: ``env.options``, with the user's own code among them ready to travel too.
+        algorithm: the algorithm class, ready to travel; ``algorithm_options`` are its own keys of the recipe.
+        optimizer: the optimizer, ready to travel.
+        built: the algorithm, made of these once for this process.
         folder: where the recipe's own relative paths start.
     """
 
-    def __init__(
-        self, recipe: Recipe, env: Plugin, env_options: dict[str, Any], algorithm: Plugin, folder: Path
-    ) -> None:
-        self.recipe = recipe
-        self.env = env
-        self.env_options = env_options
-        self.algorithm = algorithm
-        self.folder = folder
+    recipe: Recipe
+    env: Plugin
+    env_options: dict[str, Any]
+    algorithm: Plugin
+    algorithm_options: dict[str, Any]
+    optimizer: Plugin
+    built: Algorithm
+    folder: Path
 
     @property
     def has_rollouts(self) -> bool:
         """Whether episodes are played, or data alone is learned from."""
-        return self.build_algorithm().trainer == "policy"
+        return self.built.trainer == "policy"
 
-    @property
-    def algorithm_options(self) -> dict[str, Any]:
-        """The algorithm's own keys."""
-        return {key: value for key, value in self.recipe.algorithm.items() if key != "name"}
-
-    def build_algorithm(self) -> Algorithm:
-        """An instance of the algorithm."""
-        return build(self.algorithm, self.algorithm_options)
+    @cached_property
+    def packages(self) -> list[Package]:
+        """The folders of the user's own code, which every process of the run needs."""
+        return packages(self.env, self.env_options, self.algorithm, self.algorithm_options, self.optimizer)
 
     def dump(self) -> str:
         """The resolved recipe as YAML; paths of user code are absolute so that it can be run from anywhere."""
         values = self.recipe.model_dump(mode="json")
-        values["env"]["name"] = self.env.target
-        values["env"]["options"] = {
-            key: value.target if isinstance(value, Plugin) else value for key, value in self.env_options.items()
-        }
-        values["algorithm"] = {"name": self.algorithm.target, **self.algorithm_options}
+        values["env"] = {"name": self.env.target, "options": named(self.env_options)}
+        values["algorithm"] = {"name": self.algorithm.target, **named(self.algorithm_options)}
+        if self.optimizer.package is not None:
+            values["learner"]["optimizer"]["name"] = self.optimizer.target
         return yaml.safe_dump(values, sort_keys=False)
 
 
 def resolve(source: RecipeSource) -> LoadedRecipe:
-    """Validate a parsed recipe; see ``Recipe.load``."""
+    """Validate a parsed recipe and find its code; see ``Recipe.load``."""
+    check_numbers(source)
     try:
         recipe = Recipe.model_validate(source.values)
     except ValidationError as error:
-        raise RecipeError(explain_validation(error, source, Recipe)) from None
-    env = _locate(source, recipe.env.name, ("env", "name"))
-    env_options = {
-        key: _locate(source, value, ("env", "options", key)) if _names_a_file(value) else value
-        for key, value in recipe.env.options.items()
-    }
-    algorithm_name = recipe.algorithm.get("name")
-    if not isinstance(algorithm_name, str):
-        raise RecipeError(f"{source.where(('algorithm',))}: the key 'name' is required, e.g. name: loop")
-    algorithm = _locate(source, algorithm_name, ("algorithm", "name"), locate)
-    loaded = LoadedRecipe(recipe, env, env_options, algorithm, source.folder)
-    _check_algorithm(loaded, source)
+        raise RecipeError(explained(problems(error, Recipe), source)) from None
+    try:
+        algorithm = _find(ALGORITHMS, _named(recipe.algorithm, "algorithm"), ("algorithm", "name"), source)
+        options = {key: value for key, value in recipe.algorithm.items() if key != "name"}
+        select = options.get("select")
+        if isinstance(select, dict) and "name" in select:
+            found = _find(SELECTORS, select["name"], ("algorithm", "select", "name"), source)
+            # A short name stays one: the run folder's recipe shows it, and it needs nothing to travel.
+            options["select"] = select | ({"name": found} if select["name"] not in SELECTORS.names else {})
+        built = build(algorithm, options)
+        loaded = LoadedRecipe(
+            recipe=recipe if built.model == "causal" else _for_diffusion(recipe),
+            env=_find(ENVIRONMENTS, recipe.env.name, ("env", "name"), source),
+            env_options=_located(recipe.env.options, source),
+            algorithm=algorithm,
+            algorithm_options=options,
+            optimizer=_find(OPTIMIZERS, recipe.learner.optimizer.name, ("learner", "optimizer", "name"), source),
+            built=built,
+            folder=source.folder,
+        )
+    except AlgorithmError as error:
+        raise RecipeError(explained([one.below("algorithm") for one in error.problems], source)) from None
+    wrong = check(recipe, loaded.built, loaded.env.load(), loaded.env_options, loaded.optimizer)
+    if wrong:
+        raise RecipeError(explained(wrong, source))
     return loaded
 
 
-def _names_a_file(value: object) -> bool:
-    return isinstance(value, str) and ".py:" in value
+def _named(section: dict[str, Any], key: str) -> Any:
+    if "name" not in section:
+        raise AlgorithmError("the key 'name' is required, e.g. name: loop")
+    return section["name"]
 
 
-def _locate(source: RecipeSource, name: str, path: KeyPath, find: Any = Plugin.locate) -> Plugin:
+def _find(registry: Registry, name: Any, path: KeyPath, source: RecipeSource) -> Plugin:
+    """The code of that name, once it is known to load and to be what it should be."""
     try:
-        plugin: Plugin = find(name, source.folder)
-        plugin.load()
-    except (PluginError, AlgorithmError) as error:
-        raise RecipeError(f"{source.where(path)}: {error}") from None
+        plugin = registry.locate(name, source.folder)
+        if name not in registry.names:
+            registry.load(plugin)
+    except PluginError as error:
+        raise RecipeError(explained([Problem(path, str(error))], source)) from None
     return plugin
 
 
-def _check_algorithm(loaded: LoadedRecipe, source: RecipeSource) -> None:
-    recipe = loaded.recipe
-    try:
-        algorithm = loaded.build_algorithm()
-        algorithm.check_batch(recipe.batch.tasks, recipe.batch.group_size)
-    except AlgorithmError as error:
-        path: KeyPath = ("algorithm", *(error.key.split(".") if error.key else ()))
-        raise RecipeError(f"{source.where(path)}: {error}") from None
-    if algorithm.trainer == "bilevel":
-        _check_bilevel(loaded, algorithm, source)
-        return
-    if "env" not in recipe.model_fields_set:
-        raise RecipeError(f"{source.where(('env',))}: this key is required and missing")
-    minibatches = algorithm.plan.minibatches
-    if minibatches > recipe.rollouts_per_step:
-        raise RecipeError(
-            f"{source.where(('algorithm', 'minibatches'))}: {minibatches} mini-batches need at least that many "
-            f"rollouts, but a step has batch.tasks x batch.group_size = {recipe.rollouts_per_step}"
-        )
-    if "ref_logprobs" in algorithm.needs and recipe.learner.lora is None:
-        raise RecipeError(
-            f"{source.where(('algorithm',))}: a KL reference is the LoRA-free base; with full fine-tuning there is no "
-            "such base and no second copy is kept. Set learner.lora or switch the KL off"
-        )
-    _check_model_kind(loaded, source, algorithm)
+def _located(options: dict[str, Any], source: RecipeSource) -> dict[str, Any]:
+    found = {}
+    for key, value in options.items():
+        try:
+            found[key] = located(value, source.folder)
+        except PluginError as error:
+            raise RecipeError(explained([Problem(("env", "options", key), str(error))], source)) from None
+    return found
 
 
-def _check_bilevel(loaded: LoadedRecipe, algorithm: Algorithm, source: RecipeSource) -> None:
-    learner = loaded.recipe.learner
-    if algorithm.config.layout == "adapters" and learner.optimizer.lisa is not None:
-        where = source.where(("learner", "optimizer", "name"))
-        raise RecipeError(f"{where}: LISA trains whole layers, so it needs algorithm.layout: two_copies")
-    if algorithm.config.layout == "two_copies" and learner.lora is not None:
-        where = source.where(("learner", "lora"))
-        raise RecipeError(f"{where}: algorithm.layout: two_copies has no adapters; drop it")
-
-
-def _check_model_kind(loaded: LoadedRecipe, source: RecipeSource, algorithm: Algorithm) -> None:
-    """What a causal and what a masked-diffusion policy cannot go with, so far as the recipe alone says it."""
-    recipe = loaded.recipe
-    wrong: list[tuple[KeyPath, str]] = []
-    if algorithm.model == "causal":
-        if recipe.diffusion is not None:
-            own = ", ".join(recipe.diffusion.model_fields_set & DiffusionConfig.model_fields.keys())
-            words = f"{own}: for masked-diffusion models, which bgpo, vrpo_ol and diffu_grpo train; not this algorithm"
-            wrong.append((("engine",), words))
-    else:
-        recipe.engine = DiffusionEngine.model_validate(recipe.engine.model_dump())
-        assert recipe.diffusion is not None
-        block, length = recipe.diffusion.block, recipe.rollout.max_new_tokens
-        if length % block:
-            wrong.append((("rollout", "max_new_tokens"), f"{length} is not a multiple of engine.block ({block})"))
-        if recipe.rollout.max_turns > 1:
-            wrong.append((("rollout", "max_turns"), "a masked-diffusion policy answers once; set it to 1"))
-        if recipe.engine.sleep or recipe.engine.tensor_parallel > 1:
-            wrong.append((("engine",), "sleep and tensor_parallel are vLLM's; a masked-diffusion model has neither"))
-        if recipe.sync.connects:
-            words = f"{recipe.sync.transport}: only vLLM takes weights so; set auto"
-            wrong.append((("sync", "transport"), words))
-    if recipe.lag > 0 and not algorithm.allows_lag:
-        wrong.append((("lag",), "this algorithm takes no rollouts of older weights (bgpo and vrpo_ol do); set lag: 0"))
-    if wrong:
-        raise RecipeError("\n".join(f"{source.where(path)}: {words}" for path, words in wrong))
+def _for_diffusion(recipe: Recipe) -> Recipe:
+    """The recipe with an ``engine`` section for masked-diffusion models, also where none of their keys was given."""
+    engine = DiffusionEngine.model_validate(recipe.engine.model_dump())
+    return recipe.model_copy(update={"engine": engine})

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rlpost.algorithms.d3s import D3SConfig
-from rlpost.algorithms.registry import ALGORITHMS, locate
+from rlpost.algorithms.registry import ALGORITHMS
 from rlpost.learner.config import LisaConfig
 from rlpost.recipe import Recipe
-from rlpost.recipe_source import known_keys, submodel
+from rlpost.reward.validation import known_keys, submodel
 from rlpost.rollout.diffusion.config import DiffusionConfig
 
 HEAD = """# Recipe keys
@@ -62,8 +62,8 @@ def _section(title: str, model: type[BaseModel], prefix: str) -> list[str]:
 def render() -> str:
     """The whole page."""
     lines = [HEAD.format(count=len(known_keys(Recipe))), *_section("", Recipe, "")]
-    for name in sorted(ALGORITHMS):
-        algorithm = locate(name).load()
+    for name in sorted(ALGORITHMS.names):
+        algorithm = ALGORITHMS.load(name)
         if algorithm.Config is not None:
             lines += _section(f"`algorithm: {{name: {name}}}`", algorithm.Config, "algorithm.")
     lines += _section("`learner.optimizer: {name: lisa}`", LisaConfig, "learner.optimizer.options.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from rlpost.envs.registry import ENVIRONMENTS
 from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.transport.registry import AUTO, find
 from rlpost.rollout.vllm.config import VllmConfig
@@ -18,13 +19,13 @@ from rlpost.rollout.vllm.config import VllmConfig
 class Part(BaseModel):
     """Base of the recipe's sections: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class EnvSection(Part):
     """The environment an episode is played in."""
 
-    name: str = Field(description="the Env class: module:Class or path/to/file.py:Class")
+    name: str = Field(description=f"{', '.join(ENVIRONMENTS.names)}, or module:Class or path/to/file.py:Class")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the Env class")
 
 

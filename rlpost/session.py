@@ -24,6 +24,7 @@ from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.reward.plugins import Plugin
+from rlpost.rollout.engine import ENGINES
 from rlpost.rollout.specs import WorkerSetup
 from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
@@ -70,7 +71,7 @@ def open_session(
     recipe = loaded.recipe
     place(recipe)  # what cannot be is refused before anything starts
     train, held_out, weights = _tasks(loaded)
-    with ray_cluster(recipe.cluster.address) as ray_is_up, contextlib.ExitStack() as ending:
+    with ray_cluster(recipe.cluster.address, loaded.packages) as ray_is_up, contextlib.ExitStack() as ending:
         version = 0 if checkpoint is None else checkpoint[0]
         model = first_model(loaded, folder, progress, resumed=checkpoint is not None)
         progress.phase("starting Ray, the learner and the engines")
@@ -89,7 +90,7 @@ def open_session(
                 folder=folder,
                 model=model,
                 progress=progress,
-                algorithm=loaded.build_algorithm(),
+                algorithm=loaded.built,
                 train=train,
                 held_out=held_out,
                 learner=learner,
@@ -128,7 +129,7 @@ def _tasks(loaded: LoadedRecipe) -> tuple[Sequence[Task], Sequence[Task], Source
         weights = load_source_weights(loaded, train)
     except EnvError as error:
         raise RunError(str(error)) from error
-    width, spare = loaded.recipe.batch.tasks, loaded.build_algorithm().refill_budget
+    width, spare = loaded.recipe.batch.tasks, loaded.built.refill_budget
     if len(train) < width + spare:
         further = f" and algorithm.advantage.refill for up to {spare} further ones" if spare else ""
         raise RunError(
@@ -145,7 +146,7 @@ def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress, res
     made = next((place for place in (folder.warm_model, folder.model) if (place / "config.json").is_file()), None)
     if resumed and made is not None:
         return made
-    kind = loaded.algorithm.load().model
+    kind = loaded.built.model
     try:
         model = materialise(recipe.model, folder.model, recipe.seed, kind, convert=recipe.warm_start is not None)
     except ModelError as error:
@@ -181,6 +182,7 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         config=recipe.learner,
         algorithm=loaded.algorithm,
         algorithm_options=loaded.algorithm_options,
+        optimizer=loaded.optimizer,
         trust_remote_code=recipe.model.trust_remote_code,
         seed=recipe.seed,
         collective_timeout_s=recipe.cluster.deadline_s,
@@ -234,8 +236,8 @@ def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[st
     if recipe.diffusion is None:
         own_process = placement.device == "cuda" and not recipe.deterministic
         options = {"config": recipe.engine, "own_process": own_process, "rank": rank}
-        return Plugin("rlpost.rollout.vllm.engine:VllmEngine"), options
-    return Plugin("rlpost.rollout.diffusion.engine:DiffusionEngine"), {
+        return ENGINES.locate("vllm"), options
+    return ENGINES.locate("diffusion"), {
         "config": recipe.diffusion,
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,

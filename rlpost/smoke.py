@@ -10,10 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlpost.algorithms.base import AlgorithmError
-from rlpost.algorithms.registry import locate
+from rlpost.algorithms.registry import ALGORITHMS
+from rlpost.envs.registry import ENVIRONMENTS
+from rlpost.envs.single_turn import SingleTurn
 from rlpost.recipe_source import RecipeSource
 from rlpost.reward.plugins import PluginError
+from rlpost.reward.registry import Registry
 
 STEPS = 2
 
@@ -24,7 +26,7 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     values["steps"] = min(int(values.get("steps", STEPS)), STEPS)
     lora = _section(values, "learner").get("lora")
     values["model"] = {"build": {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 64}}
-    if _trains_diffusion(source):
+    if getattr(_named(source, "algorithm", ALGORITHMS, object), "model", "") == "diffusion":
         _section(values, "engine").update({"block": 4, "steps": None})
         _section(values, "algorithm").update({"n_t": 2} if "n_t" in values["algorithm"] else {})
     learner = _section(values, "learner")
@@ -39,20 +41,22 @@ def shrink(source: RecipeSource, folder: Path) -> None:
     for split in ("train", "eval"):
         if data.get(split):
             data[split] = str(_additions(folder / f"smoke_{split}.jsonl", first=0 if split == "train" else 500))
-            _section(_section(values, "env"), "options")["prompt"] = "prompt"  # the column's name in these files
+            if issubclass(_named(source, "env", ENVIRONMENTS, object), SingleTurn):
+                _section(_section(values, "env"), "options")["prompt"] = "prompt"  # the column's name in these files
     _shrink_sources(_section(values, "algorithm"), folder)
     values["save"] = {**_section(values, "save"), "every": 0}
     for path in [path for path in source.lines if path[0] in ("steps", "model")]:
         del source.lines[path]
 
 
-def _trains_diffusion(source: RecipeSource) -> bool:
-    named = source.values.get("algorithm")
-    name = named.get("name") if isinstance(named, dict) else None
+def _named(source: RecipeSource, section: str, registry: Registry, otherwise: type) -> type:
+    """The class that a section names; whatever is wrong with it is said when the recipe is checked."""
+    named = source.values.get(section)
     try:
-        return isinstance(name, str) and locate(name, source.folder).load().model == "diffusion"
-    except (AlgorithmError, PluginError, AttributeError):
-        return False  # whatever is wrong with it is said when the recipe is checked
+        found: type = registry.load(named.get("name") if isinstance(named, dict) else None, source.folder)
+        return found
+    except PluginError:
+        return otherwise
 
 
 def _shrink_rollouts(values: dict[str, Any]) -> None:

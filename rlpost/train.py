@@ -55,7 +55,7 @@ def train(loaded: LoadedRecipe, folder: RunFolder, started: float, resume: Resum
         folder.recipe.write_text(loaded.dump())
     with Progress(total_steps=loaded.recipe.steps) as progress, _report_at_the_end(folder.path):
         checkpoint = (resume.steps_done, resume.checkpoint) if resume else None
-        evaluations = TRAINERS[loaded.build_algorithm().trainer](loaded, folder, progress, checkpoint)
+        evaluations = TRAINERS[loaded.built.trainer](loaded, folder, progress, checkpoint)
         result = _result(loaded, evaluations, time.time() - started)
         write_result(folder.path, result)
     return result

@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlpost.faults import RunError
-from rlpost.reward.plugins import Plugin
+from rlpost.reward.packages import Package
+from rlpost.reward.plugins import Plugin, packages
 from rlpost.rollout.config import RolloutConfig
 from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.vllm.config import intel_openmp
@@ -36,7 +37,7 @@ LOG_LINES = 15
 class WarmStartConfig(BaseModel):
     """Supervised training before reinforcement learning: TRL's SFTTrainer; of masked-diffusion models our own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     data: str = Field(
         "env",
@@ -117,7 +118,7 @@ def warm_start(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | _environment(),
+            env=os.environ | _environment(packages(job.env, job.env_options)),
         )
         try:
             for line in _lines(child, silence_s):
@@ -169,15 +170,16 @@ def _last_lines(log: Path) -> str:
     return f" Last lines of {log}:\n" + "\n".join("    " + line for line in lines) if lines else " It wrote nothing."
 
 
-def _environment() -> dict[str, str]:
-    """One GPU at most, two OpenMP threads on Intel's runtime (the GNU one collapses when cores are shared), and this
-    very rlpost, installed or not."""
+def _environment(code: Sequence[Package]) -> dict[str, str]:
+    """One GPU at most, two OpenMP threads on Intel's runtime (the GNU one collapses when cores are shared), this
+    very rlpost, installed or not, and the user's own code."""
     here = str(Path(__file__).absolute().parents[1])
+    own = sorted({str(package.copy.parent) for package in code})
     values = {
         "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
-        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, *own, os.environ.get("PYTHONPATH", "")])),
     }
     openmp = intel_openmp()
     return values | ({"LD_PRELOAD": str(openmp), "KMP_BLOCKTIME": "1"} if openmp else {})

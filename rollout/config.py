@@ -26,7 +26,7 @@ REFUSED = (
 class RolloutConfig(BaseModel):
     """Keys of the recipe's ``rollout`` section."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     workers: int = Field(1, ge=1, description="rollout workers, each an actor with an engine of its own")
     gpus: float | None = Field(None, gt=0, description="GPU share of each worker; absent: an equal share; cpu: none")

@@ -13,8 +13,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlpost.reward.registry import Registry
 from rlpost.rollout.digest import Held
 from rlpost.rollout.weight_update import WeightUpdate
+
+ENGINES = Registry(
+    "engine",
+    {"vllm": "rlpost.rollout.vllm.engine:VllmEngine", "diffusion": "rlpost.rollout.diffusion.engine:DiffusionEngine"},
+)
+"""What a worker can sample with."""
 
 END_STRIDE = 8
 """Tokens sampled between two questions to a request's ``ends``: decoding text a token would cost as much as a step."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from rlpost.envs.base import Env
-from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.envs.registry import ENVIRONMENTS
 from rlpost.rollout.chat import ChatFormat, load_format
 from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import Adoption, Engine, EngineError, ProbeResult, ProbeRows, SampleRequest
@@ -84,7 +83,7 @@ class _Place:
         chat = load_format(
             setup.model_folder, config.chat, config.observation_tokens, config.separator, setup.trust_remote_code
         )
-        return cls(setting, EnvFactory(_env_class(setting.env), setting.env_options), chat)
+        return cls(setting, EnvFactory(ENVIRONMENTS.load(setting.env), setting.env_options), chat)
 
 
 class RolloutWorker:
@@ -218,10 +217,3 @@ class RolloutWorker:
             control.cancel()
         self._threads.close()
         await self._engine.close()
-
-
-def _env_class(env: Plugin) -> type[Env]:
-    env_class = env.load()
-    if not (isinstance(env_class, type) and issubclass(env_class, Env)):
-        raise PluginError(f"env.name: '{env.target}' is not a class derived from rlpost.envs.base.Env")
-    return env_class

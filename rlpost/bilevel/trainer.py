@@ -51,7 +51,7 @@ def learn_weights(
         run = _Run(loaded, folder, progress)
     except (DataError, EnvError, ChatError, ModelError) as error:
         raise RunError(str(error)) from error
-    with ray_cluster(loaded.recipe.cluster.address) as ray_is_up:
+    with ray_cluster(loaded.recipe.cluster.address, loaded.packages) as ray_is_up:
         progress.phase("starting Ray and the learner")
         ray_is_up()
         with reserve(place_in_cluster(loaded.recipe, rollouts=False)) as run.seats:
@@ -65,7 +65,7 @@ class _Run:
     def __init__(self, loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> None:
         self._loaded, self._folder, self._progress = loaded, folder, progress
         recipe = self._recipe = loaded.recipe
-        self._config = loaded.build_algorithm().config
+        self._config = loaded.built.config
         place(recipe, rollouts=False)  # what cannot be is refused before anything starts
         self.seats: Seats
         rows = read(self._config, loaded.folder, progress.note)

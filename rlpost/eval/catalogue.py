@@ -6,10 +6,10 @@ docs/evaluation.md. Left out: few-shot examples as text (they are taken from a d
 
 from __future__ import annotations
 
+from rlpost.envs.registry import ENVIRONMENTS
 from rlpost.eval import columns
 from rlpost.eval.benchmark import Benchmark, Source
 from rlpost.eval.evalplus import humaneval_plus, mbpp_plus
-from rlpost.reward.plugins import Plugin
 
 _BOXED = "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 _MINERVA = "Problem:\n{question}\n\nSolution:"
@@ -173,12 +173,12 @@ PUZZLES = (
 PAYMENTS = Benchmark(
     name="payments",
     about="the quickstart's world of two apps, 256 held-out tasks; several turns",
-    env=Plugin("rlpost.envs.payments:Payments"),
+    env=ENVIRONMENTS.locate("payments"),
     max_new_tokens=12,
     max_turns=5,
     max_context=512,
 )
-_WORLD = Plugin("rlpost.envs.appworld:AppWorld")
+_WORLD = ENVIRONMENTS.locate("appworld")
 WORLDS = (
     PAYMENTS,
     Benchmark(

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.envs.base import Task
+from rlpost.envs.registry import ENVIRONMENTS, option_problems
 from rlpost.eval.benchmark import Benchmark, EvalError
 from rlpost.eval.find import find
 from rlpost.eval.prompts import ask
 from rlpost.eval.rows import shots_of, tasks_of
 from rlpost.eval.settings import EvalSettings
 from rlpost.reward.functions import load_reward
-from rlpost.reward.plugins import Plugin
+from rlpost.reward.plugins import PluginError, located
 from rlpost.reward.score import RewardError
 from rlpost.rollout.chat import ChatError, ChatFormat, load_format
 from rlpost.rollout.config import RolloutConfig
@@ -73,17 +74,22 @@ def make_plan(settings: EvalSettings) -> Plan:
     """
     benchmarks = {benchmark.name: benchmark for benchmark in map(find, settings.bench)}
     for benchmark in benchmarks.values():
-        _check_reward(benchmark)
+        _check_code(benchmark, settings)
     return Plan(settings, benchmarks, {name: _questions(found, settings) for name, found in benchmarks.items()})
 
 
-def _check_reward(benchmark: Benchmark) -> None:
-    if benchmark.env is not None:
-        return
+def _check_code(benchmark: Benchmark, settings: EvalSettings) -> None:
     try:
-        load_reward(benchmark.reward)
-    except RewardError as error:
+        if benchmark.env is None:
+            load_reward(benchmark.reward)
+            return
+        options = {**benchmark.env_options, **settings.env_options}
+        called = ["__init__"] if benchmark.name in settings.data else ["__init__", "tasks"]
+        wrong = option_problems(ENVIRONMENTS.load(benchmark.env), options, called)
+    except (PluginError, RewardError) as error:
         raise EvalError(f"benchmark {benchmark.name}: {error}") from None
+    if wrong:
+        raise EvalError(f"benchmark {benchmark.name}: env_options.{wrong[0]}")
 
 
 def _questions(benchmark: Benchmark, settings: EvalSettings) -> list[Task]:
@@ -141,13 +147,15 @@ def _setting(plan: Plan, benchmark: Benchmark, chat: ChatFormat, room: int | Non
         )
         tokens = settings.max_new_tokens or tokens
         config = _with(rollout, chat=template, max_turns=turns, max_new_tokens=tokens, max_context=context)
-        return Setting(benchmark.env, config, {**benchmark.env_options, **settings.env_options}, logprobs=False)
+        return Setting(
+            benchmark.env, config, located({**benchmark.env_options, **settings.env_options}), logprobs=False
+        )
     tokens = settings.max_new_tokens or benchmark.max_new_tokens
     context = _fit(benchmark, plan.tasks[benchmark.name], chat, tokens, room, settings.shots)
     config = _with(rollout, chat=template, separator="", max_turns=1, max_new_tokens=tokens, max_context=context)
     options = {"reward": benchmark.reward, "prompt": MESSAGES}
     stop = benchmark.stop if settings.prompts == "base" else ()
-    return Setting(Plugin("rlpost.envs.single_turn:SingleTurn"), config, options, stop, logprobs=False)
+    return Setting(ENVIRONMENTS.locate("single_turn"), config, options, stop, logprobs=False)
 
 
 def _with(config: RolloutConfig, **changes: Any) -> RolloutConfig:

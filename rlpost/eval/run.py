@@ -21,14 +21,15 @@ from rlpost.eval.results import summarise, write_results
 from rlpost.eval.samples import Key, Sample, SampleFile, check_folder, make_folder, write_sorted
 from rlpost.eval.settings import EvalSettings, run_of
 from rlpost.placement import count_gpus
-from rlpost.reward.plugins import Plugin
+from rlpost.reward.plugins import Plugin, packages
+from rlpost.rollout.engine import ENGINES
 from rlpost.rollout.specs import EpisodeSpec, Setting, WorkerSetup
 from rlpost.rollout.trajectory import Trajectory
 from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
 from rlpost.workers import RolloutActor, WorkerPool
 
-ENGINE = Plugin("rlpost.rollout.vllm.engine:VllmEngine")
+ENGINE = ENGINES.locate("vllm")
 
 
 def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -> dict[str, Any]:
@@ -150,7 +151,8 @@ def _workers(
         "num_gpus": gpus,
         "runtime_env": {"env_vars": variables},
     }
-    with ray_cluster(settings.cluster.address) as ray_is_up:
+    code = packages(engine, *((setting.env, setting.env_options) for setting in wanted.values()))
+    with ray_cluster(settings.cluster.address, code) as ray_is_up:
         ray_is_up()
         pool = WorkerPool(setup, [options] * settings.rollout.workers, settings.cluster.deadline_s, display.note)
         try:

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlpost.cluster_config import ClusterSection
 from rlpost.eval.benchmark import EvalError
-from rlpost.eval.find import find
-from rlpost.recipe_source import RecipeSource, apply_override, explain_validation
+from rlpost.eval.find import find, short_name
+from rlpost.recipe_source import RecipeError, RecipeSource, apply_override, check_numbers, explained
 from rlpost.report.files import RECIPE
+from rlpost.reward.validation import problems
 from rlpost.rollout.config import RolloutConfig
 from rlpost.rollout.vllm.config import VllmConfig
 
@@ -34,7 +35,7 @@ class EvalSettings(BaseModel):
     arguments of the environment of benchmarks that are one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     model: str
     bench: tuple[str, ...] = Field(min_length=1)
@@ -81,12 +82,16 @@ def settle(given: dict[str, Any], overrides: list[str]) -> EvalSettings:
     values.setdefault("env_options", _env_options(recipe, values["bench"]))
     values.setdefault("k", sorted({1, values.get("n", 1)}))
     source = RecipeSource(values, name="rlpost eval")
-    for override in overrides:
-        apply_override(source, override)
+    try:
+        for override in overrides:
+            apply_override(source, override)
+        check_numbers(source)
+    except RecipeError as error:
+        raise EvalError(str(error)) from None
     try:
         settings = EvalSettings.model_validate(source.values)
     except ValidationError as error:
-        raise EvalError(explain_validation(error, source, EvalSettings)) from None
+        raise EvalError(explained(problems(error, EvalSettings), source)) from None
     _check(settings)
     return settings
 
@@ -112,7 +117,7 @@ def _check(settings: EvalSettings) -> None:
         raise EvalError(
             f"at --temperature 0 all {settings.n} samples of a question are the same; leave --n out or raise it"
         )
-    known = {part for name in settings.bench for part in (_short(name), f"{_short(name)}.shots")}
+    known = {part for name in settings.bench for part in (short_name(name), f"{short_name(name)}.shots")}
     strangers = [name for name in settings.data if name not in known]
     if strangers:
         raise EvalError(f"--data {strangers[0]}=...: there is no such name here; there are {', '.join(sorted(known))}")
@@ -121,12 +126,8 @@ def _check(settings: EvalSettings) -> None:
 def _identity(name: str) -> str:
     """A benchmark's name; of a user's file also what it says, as it may lie elsewhere or have changed."""
     if not name.endswith(".py"):
-        return _short(name)
-    return f"{_short(name)}, file {hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]}"
-
-
-def _short(name: str) -> str:
-    return Path(name).stem if name.endswith(".py") else name.lower()
+        return short_name(name)
+    return f"{short_name(name)}, file {hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]}"
 
 
 def _recipe_of(model: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class LearnerSetup:
         config: the recipe's ``learner`` section.
         algorithm: the code of the recipe's algorithm, built by each rank; None where no step is ever learned.
         algorithm_options: the recipe's ``algorithm`` keys without ``name``.
+        optimizer: the code of ``config.optimizer.name``; None: found by that name, which must not be a file's.
         trust_remote_code: run Python code that comes with the model.
         seed: seeds adapters' initial weights and everything else that is random in the learner.
         rendezvous: ``tcp://host:port`` or ``file:///path`` where ranks meet; not needed by a single rank.
@@ -46,6 +47,7 @@ class LearnerSetup:
     config: LearnerConfig = field(default_factory=LearnerConfig)
     algorithm: Plugin | None = None
     algorithm_options: dict[str, Any] = field(default_factory=dict)
+    optimizer: Plugin | None = None
     trust_remote_code: bool = False
     seed: int = 0
     rendezvous: str = ""

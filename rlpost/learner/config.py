@@ -10,9 +10,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlpost.reward.registry import Registry
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+LARGEST_BUILT = 10**9
 
 
 class BuildConfig(_Strict):
@@ -29,11 +34,17 @@ class BuildConfig(_Strict):
     tokenizer: str = Field("bytes", description="'bytes', or the name or folder of a Hugging Face tokenizer")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> BuildConfig:
+    def _fits(self) -> BuildConfig:
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        each = self.hidden * (4 * self.hidden + 3 * self.intermediate)
+        if self.layers * each > LARGEST_BUILT:
+            raise ValueError(
+                f"{self.layers} layers of {each:.1e} parameters; a model built from scratch has at most "
+                f"{LARGEST_BUILT:.0e} in its layers"
+            )
         return self
 
 
@@ -59,12 +70,21 @@ class LisaConfig(_Strict):
     train_embeddings: bool = Field(True, description="also train embeddings and output head, always")
 
 
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        name: f"rlpost.learner.optimizers:{name}"
+        for name in ("adamw", "adamw_bf16", "adamw_8bit", "lisa", "lion", "apollo", "apollo_mini")
+    },
+)
+"""What has a name is a factory ``(param groups, config) -> optimizer``; a user's own is a torch optimizer's class."""
+
+
 class OptimizerConfig(_Strict):
     """The optimizer, and its learning rate over the steps of the run."""
 
     name: str = Field(
-        "adamw",
-        description="adamw, adamw_bf16, adamw_8bit, lisa, lion, apollo, apollo_mini, or module:Class of torch's",
+        "adamw", description=f"{', '.join(OPTIMIZERS.names)}, or module:Class or file.py:Class of torch's"
     )
     lr: float = Field(1e-6, ge=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, of matrices only")

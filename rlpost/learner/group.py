@@ -140,7 +140,7 @@ class LearnerGroup:
                 "checkpoint with: rlpost train --resume RUN"
             ) from error
         cause = getattr(error, "cause", error)
-        known = type(cause).__module__.split(".")[0] in ("rlpost", "algorithms", "reward")
+        known = type(cause).__module__.partition(".")[0] == "rlpost"
         text = str(cause) if known else f"{type(cause).__name__}: {cause}"
         raise RunError(f"the learner (rank {rank}) failed while {what}: {text}") from error
 

@@ -78,7 +78,7 @@ class Learner:
         dtype = self.policy.compute if setup.publish_dtype is None else DTYPES[setup.publish_dtype]
         rank_of_adapters = config.lora.rank if config.lora else 0
         self._published = PublishedWeights(self.policy, self._ranks, dtype, rank_of_adapters)
-        self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer)
+        self._optimizer = make_optimizer(self.policy.trainable(), config.optimizer, setup.optimizer)
         lisa = config.optimizer.lisa
         self._lisa = Lisa(self.policy, self._optimizer, lisa, setup.seed) if lisa else None
         self._algorithm = algorithm

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.sharding import whole
+from rlpost.learner.targets import without_a_layer
 
 ALONE = ("default",)
 
@@ -30,8 +31,11 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
     Several adapters all start alike and are all trained; the first is the one in use, see ``use``.
 
     Raises:
-        ModelError: no layer of the model has one of the target names.
+        ModelError: a target that no linear layer of the model is called by.
     """
+    layers = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if wrong := without_a_layer(config.targets, layers):
+        raise ModelError(f"learner.lora.targets: {wrong}")
     peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter is meant

@@ -7,7 +7,7 @@
     lion         signs of a momentum (lion-pytorch)
     apollo, apollo_mini   apollo.py
 
-A dotted path ``module:Class`` takes any other torch optimizer, and a name can be registered. The learning rate is a
+``module:Class`` or ``file.py:Class`` takes any other torch optimizer. The learning rate is a
 pure function of the step, so there is no scheduler whose state could be lost. Left out: schedules by optimizer update
 (a step may have many, or none).
 """
@@ -25,27 +25,29 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rlpost.learner.apollo import Apollo
-from rlpost.learner.config import LisaConfig, OptimizerConfig
+from rlpost.learner.config import OPTIMIZERS, LisaConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.reward.plugins import Plugin, PluginError
 
 ParamGroups = list[dict[str, Any]]
-Factory = Callable[[ParamGroups, OptimizerConfig], torch.optim.Optimizer]
 
 EMBEDDINGS = ("embed", "lm_head", "wte", "wpe")
 """Parts of the names of embeddings and output heads, which low-rank optimizers leave alone."""
 
 
-def _adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def adamw(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Torch's own, fused; fp32 weights."""
     return torch.optim.AdamW(groups, **{"lr": config.lr} | {"fused": True} | config.options)
 
 
-def _lisa(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def lisa(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW; which layers it trains, lisa.py decides."""
     own = {key: value for key, value in config.options.items() if key not in LisaConfig.model_fields}
-    return _adamw(groups, config.model_copy(update={"options": own}))
+    return adamw(groups, config.model_copy(update={"options": own}))
 
 
-def _adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Bf16 weights, rounded stochastically, moments in fp32 (torchao)."""
     base = _extra(config, "torchao.optim", "_AdamW", "torchao")
 
     class StochasticAdamW(_eager_on_cpu(base)):  # type: ignore[misc]
@@ -60,13 +62,15 @@ def _adamw_bf16(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Opt
     return made
 
 
-def _adamw_8bit(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def adamw_8bit(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Moments in 8 bits (torchao)."""
     base = _eager_on_cpu(_extra(config, "torchao.optim", "AdamW8bit", "torchao"))
     made: torch.optim.Optimizer = base(groups, **{"lr": config.lr} | config.options)
     return made
 
 
-def _lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Signs of a momentum (lion-pytorch)."""
     options = {"lr": config.lr or 1.0}  # it refuses 0; every step sets the rate anyway
     made: torch.optim.Optimizer = _extra(config, "lion_pytorch", "Lion", "optimizers")(
         groups, **options | config.options
@@ -74,24 +78,14 @@ def _lion(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer
     return made
 
 
-def _apollo(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def apollo(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """See apollo.py."""
     return Apollo(groups, **{"lr": config.lr} | config.options)
 
 
-def _apollo_mini(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def apollo_mini(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Apollo of rank 1."""
     return Apollo(groups, **{"lr": config.lr} | {"rank": 1, "scale": 128.0, "per_tensor": True} | config.options)
-
-
-REGISTRY: dict[str, Factory] = {
-    "adamw": _adamw,
-    "adamw_bf16": _adamw_bf16,
-    "adamw_8bit": _adamw_8bit,
-    "lisa": _lisa,
-    "lion": _lion,
-    "apollo": _apollo,
-    "apollo_mini": _apollo_mini,
-}
-"""Factories by the name a recipe uses: ``(param groups, config) -> optimizer``."""
 
 
 FRUGAL = frozenset({"adamw_bf16", "adamw_8bit", "lisa", "apollo", "apollo_mini"})
@@ -127,14 +121,21 @@ def _eager_on_cpu(base: Any) -> Any:
     return Eager
 
 
-def make_optimizer(weights: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    weights: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, code: Plugin | None = None
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over these weights; only matrices are decayed, not biases or norms.
 
     Its groups carry a ``kind``: ``matrices``, ``embeddings`` (the output head among them) or ``others``.
 
+    Args:
+        weights: names and weights that are trained.
+        config: the recipe's ``learner.optimizer``.
+        code: what ``config.name`` means, where it was located before.
+
     Raises:
-        ModelError: the name is neither registered nor a class that can be imported, its package is missing, or the
-            class refuses its options.
+        ModelError: the name is neither known nor a torch optimizer's class, its package is missing, or it refuses its
+            options.
     """
     kinds: dict[str, list[nn.Parameter]] = {"matrices": [], "embeddings": [], "others": []}
     for name, weight in weights:
@@ -145,29 +146,35 @@ def make_optimizer(weights: Iterable[tuple[str, nn.Parameter]], config: Optimize
         for kind, params in kinds.items()
         if params
     ]
-    factory = REGISTRY.get(config.name)
     try:
-        return factory(groups, config) if factory else _by_path(groups, config)
-    except ModelError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"learner.optimizer.options: '{config.name}' does not take them: {error}") from error
-
-
-def _by_path(groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """A class from ``module:Class``; it gets the learning rate where its signature names it, and the options."""
-    if ":" not in config.name:
-        names = ", ".join(sorted(REGISTRY))
-        raise ModelError(f"learner.optimizer.name: there is no '{config.name}'; known: {names}, or module:Class")
-    try:
-        made = Plugin.locate(config.name).load()
+        found = OPTIMIZERS.load(code or config.name)
     except PluginError as error:
         raise ModelError(f"learner.optimizer.name: {error}") from error
-    if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
+    own = config.name not in OPTIMIZERS.names
+    if own and not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise ModelError(f"learner.optimizer.name: '{config.name}' is not a torch optimizer")
-    known = inspect.signature(made).parameters
-    rate = {"lr": config.lr} if "lr" in known else {}
-    return made(groups, **rate | config.options)
+    try:
+        made: torch.optim.Optimizer = _own(found, groups, config) if own else found(groups, config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"learner.optimizer.options: '{config.name}' does not take them: {error}") from error
+    return made
+
+
+def _own(kind: type[torch.optim.Optimizer], groups: ParamGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """A user's class: it gets the learning rate where its signature names it, and the options."""
+    rate = {"lr": config.lr} if "lr" in inspect.signature(kind).parameters else {}
+    return kind(groups, **rate | config.options)
+
+
+def check_optimizer(config: OptimizerConfig, code: Plugin) -> None:
+    """Make the recipe's optimizer over a few weights, so that wrong options are found before a model is loaded.
+
+    Raises:
+        ModelError: see ``make_optimizer``.
+    """
+    weights = {"layers.0.weight": (8, 8), "layers.0.bias": (8,), "embed_tokens.weight": (8, 8)}
+    made = [(name, nn.Parameter(torch.zeros(shape))) for name, shape in weights.items()]
+    make_optimizer(made, config, code)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_total: int) -> float:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class DiffusionConfig(BaseModel):
     """Block-wise decoding of a masked-diffusion model; used where the algorithm trains one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     block: int = Field(32, ge=1, description="tokens of a block; rollout.max_new_tokens is a multiple of it")
     steps: int | None = Field(

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.reward.plugins import PluginError
+from rlpost.reward.registry import Registry
 from rlpost.rollout.transport.base import Transport
 from rlpost.rollout.transport.ends import Bundle
 
 AUTO = "auto"
-TRANSPORTS = {
-    "ipc": "rlpost.rollout.transport.ipc:CudaIpc",
-    "object_store": "rlpost.rollout.transport.object_store:ObjectStore",
-    "nccl": "rlpost.rollout.transport.nccl:Nccl",
-}
+TRANSPORTS = Registry(
+    "weight transport",
+    {
+        "ipc": "rlpost.rollout.transport.ipc:CudaIpc",
+        "object_store": "rlpost.rollout.transport.object_store:ObjectStore",
+        "nccl": "rlpost.rollout.transport.nccl:Nccl",
+    },
+    Transport,
+)
 """Short names; ``auto`` takes the first that offers itself and can be."""
 
 
@@ -30,15 +35,10 @@ def find(name: str) -> Transport:
     Raises:
         TransportError: there is none of this name.
     """
-    if name not in TRANSPORTS and ":" not in name:
-        known = ", ".join(TRANSPORTS)
-        raise TransportError(f"no weight transport '{name}'; there are: {known}; your own is module:Class")
     try:
-        found = Plugin(TRANSPORTS.get(name, name)).load()
+        found: type[Transport] = TRANSPORTS.load(name)
     except PluginError as error:
         raise TransportError(str(error)) from error
-    if not (isinstance(found, type) and issubclass(found, Transport)):
-        raise TransportError(f"'{name}' is not a class derived from rlpost.rollout.transport.base.Transport")
     return found(name)
 
 
@@ -49,7 +49,7 @@ def choose(asked: str, bundles: Sequence[Bundle]) -> Transport:
         TransportError: weights cannot travel so here.
     """
     if asked == AUTO:
-        return next(one for one in map(find, TRANSPORTS) if one.automatic and not one.refusal(bundles))
+        return next(one for one in map(find, TRANSPORTS.names) if one.automatic and not one.refusal(bundles))
     transport = find(asked)
     if why := transport.refusal(bundles):
         raise TransportError(f"{asked} {why}")

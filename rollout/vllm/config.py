@@ -24,7 +24,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 class VllmConfig(BaseModel):
     """Keys of the recipe's ``engine`` section."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="type of the engine's weights and activations; auto: bf16 on cuda, fp32 on cpu"

@@ -8,8 +8,10 @@ admission (waiting.py).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vllm import SamplingParams
@@ -36,6 +38,21 @@ TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CPU_BLOCK = 32
 """Tokens a block of the KV cache on a CPU. vLLM's 128 there would let only contexts longer than that share a prefix;
 its kernels want a multiple of 32."""
+
+
+@contextlib.contextmanager
+def _installed_code_first() -> Iterator[None]:
+    """Python processes that vLLM starts meanwhile do not import from the working directory: one that looks at a model's
+    class is started by ``-m``, and a user's ``torch.py`` would be its torch."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class VllmCore:
@@ -75,7 +92,8 @@ class VllmCore:
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            self._start(engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank))
+            with _installed_code_first():
+                self._start(engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank))
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 

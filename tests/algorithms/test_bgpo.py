@@ -260,7 +260,7 @@ def test_advantages_are_divided_by_the_spread_of_the_group() -> None:
     [
         ({"n_t": 0}, "n_t", "greater than or equal to 1"),
         ({"masks": "random"}, "masks", "'stratified' or 'iid'"),
-        ({"clip": 0.2}, "clip", "unknown option algorithm.clip"),
+        ({"clip": 0.2}, "clip", "algorithm.clip: unknown key"),
         ({"select": {"name": "d3s"}}, "select", "set tokens: 100"),
     ],
 )

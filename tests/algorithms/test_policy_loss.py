@@ -141,7 +141,7 @@ def test_entropy_bonus() -> None:
 @pytest.mark.parametrize(("option", "name"), [("kl", "ref_logprobs"), ("entropy", "entropies")])
 def test_a_missing_input_is_named(option: str, name: str) -> None:
     views = make_views([1.0], [1.0], [0])
-    with pytest.raises(AlgorithmError, match=f"algorithm.{option} is on.*no {name}"):
+    with pytest.raises(AlgorithmError, match=f"algorithm.{option}: it is on.*no {name}"):
         make("loop", **{option: 0.1}).loss(views, constants_of(views))
 
 

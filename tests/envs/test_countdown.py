@@ -82,7 +82,7 @@ def test_the_two_ways_to_ask() -> None:
         ({"operators": "+%"}, "operators='\\+%'"),
         ({"operators": ""}, "operators=''"),
         ({"expert_share": 1.5}, "expert_share is 1.5"),
-        ({"nubmers": 3}, "no option nubmers"),
+        ({"nubmers": 3}, "did you mean 'numbers'"),
     ],
 )
 def test_options_that_allow_no_task(options: dict, words: str) -> None:

@@ -45,7 +45,7 @@ def refused(tmp_path: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m", "--bench", "gsm8"], "there is no benchmark 'gsm8'; did you mean gsm8k"),
+        (["m", "--bench", "gsm8"], "there is no benchmark 'gsm8'; did you mean 'gsm8k'"),
         (["m", "--bench", "gsm8k", "--k", "8"], "pass@8 needs at least 8 samples a question and n is 1; raise --n"),
         (["m", "--bench", "gsm8k", "--n", "4", "--k", "1,5"], "pass@5 needs at least 5 samples a question and n is 4"),
         (["m", "--bench", "gsm8k", "--n", "4", "--k", "0"], "pass@0 needs"),

@@ -167,11 +167,28 @@ def test_ids_must_be_unique(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gms8k", "did you mean gsm8k"), ("aime", "aime24"), ("humaneval-plus", "humaneval"), ("zzz", "There are: gsm8k")],
+    [
+        ("gms8k", "did you mean 'gsm8k'"),
+        ("aime", "aime2"),
+        ("humaneval-plus", "humaneval"),
+        ("zzz", "gsm8k, "),
+    ],
 )
 def test_an_unknown_benchmark_shows_the_nearest(name: str, message: str) -> None:
     with pytest.raises(EvalError, match=re.escape(message)):
         find(name)
+
+
+def test_a_benchmark_object_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_words.py").write_text("ASK = 'Well, {question}'\n")
+    (tmp_path / "mine.py").write_text(
+        "from my_words import ASK\nfrom rlpost.eval.benchmark import Benchmark\n\n"
+        "EASY = Benchmark(name='anything', prompt=ASK, reward='math')\nOTHER = 3\n"
+    )
+    found = find(f"{tmp_path}/mine.py:EASY")
+    assert (found.name, found.prompt) == ("easy", "Well, {question}")
+    with pytest.raises(EvalError, match="is not a rlpost"):
+        find(f"{tmp_path}/mine.py:OTHER")
 
 
 def test_missing_data(tmp_path: Path) -> None:

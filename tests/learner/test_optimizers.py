@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from rlpost.learner.config import OptimizerConfig
+from rlpost.learner.config import OPTIMIZERS, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.optimizers import (
-    REGISTRY,
     clip_gradient,
     learning_rate,
     make_optimizer,
@@ -50,18 +50,17 @@ def test_a_class_by_dotted_path_gets_what_its_signature_names() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
-def test_a_registered_name() -> None:
-    REGISTRY["mine"] = lambda groups, config: torch.optim.Adagrad(groups, lr=config.lr)
-    try:
-        assert isinstance(make_optimizer(weights(), OptimizerConfig(name="mine")), torch.optim.Adagrad)
-    finally:
-        del REGISTRY["mine"]
+def test_a_class_of_ones_own_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "helper_of_mine.py").write_text("from torch.optim import Adagrad\n")
+    (tmp_path / "my_opt.py").write_text("import helper_of_mine\n\n\nclass Mine(helper_of_mine.Adagrad):\n    pass\n")
+    code = OPTIMIZERS.locate("my_opt.py:Mine", tmp_path)
+    assert type(make_optimizer(weights(), OptimizerConfig(name="my_opt.py:Mine"), code)).__name__ == "Mine"
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("adamm", {}, "there is no 'adamm'; known: adamw"),
+        ("adamm", {}, "there is no optimizer 'adamm'; did you mean 'adamw'"),
         ("torch.optim:Nope", {}, "has no 'Nope'"),
         ("no.such:Thing", {}, "cannot import no.such"),
         ("builtins:dict", {}, "not a torch optimizer"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlpost.reward.functions import BUILT_IN, RewardFunction, load_reward
+from rlpost.reward.functions import REWARDS, RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
 from rlpost.reward.score import RewardError, Score
 
@@ -135,7 +135,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         load_reward(f"{file}:broken")("four", {}, "t")
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", REWARDS.names)
 def test_built_in_names(name: str) -> None:
     assert load_reward(name).name == name
 
@@ -144,10 +144,10 @@ def test_built_in_names(name: str) -> None:
     ("name", "says"),
     [
         ("maths", "there is no reward function 'maths'; did you mean 'math'"),
-        ("zzz", "Built in are math, gsm8k, countdown, sudoku, code"),
-        ("rlpost.reward.countdown:nothing", "cannot be loaded: rlpost.reward.countdown has no 'nothing'"),
-        ("no_such_module:f", "cannot be loaded: cannot import no_such_module"),
-        ("missing.py:f", "cannot be loaded: no file missing.py"),
+        ("zzz", "known: code, countdown, gsm8k, math, sudoku"),
+        ("rlpost.reward.countdown:nothing", "rlpost.reward.countdown has no 'nothing'"),
+        ("no_such_module:f", "cannot import no_such_module"),
+        ("missing.py:f", "no file missing.py"),
     ],
 )
 def test_names_of_nothing(name: str, says: str) -> None:

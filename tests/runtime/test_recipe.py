@@ -9,7 +9,7 @@ import pytest
 from rlpost.envs.base import EnvError, Task
 from rlpost.placement import place
 from rlpost.recipe import LoadedRecipe, Recipe, RecipeError
-from rlpost.recipe_source import known_keys
+from rlpost.reward.validation import known_keys
 from rlpost.tasks import load_tasks
 
 GOOD = """\
