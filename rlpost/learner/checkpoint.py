@@ -21,6 +21,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rlpost.learner.adapter_files import base_of
 from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.export import save_folder
@@ -96,13 +97,13 @@ def load_checkpoint(
         raise ModelError(
             f"the checkpoint '{folder}' was saved {'with' if record['adapters'] else 'without'} learner.lora"
         )
-    source = Path(record["base"]) if policy.has_adapters else folder
-    _restore_weights(policy, source)
+    base = base_of(folder) if policy.has_adapters else Path(record["base"])
+    _restore_weights(policy, base if policy.has_adapters else folder)
     read_state(folder, ranks, record, {"policy": _part(policy, optimizer)})
     torch.set_rng_state(record["rng"])
     if record["rng_cuda"] is not None and policy.device.type == "cuda":
         torch.cuda.set_rng_state(record["rng_cuda"])
-    return record["steps_done"], Path(record["base"])
+    return record["steps_done"], base
 
 
 def _part(policy: PolicyModel, optimizer: torch.optim.Optimizer) -> Part:

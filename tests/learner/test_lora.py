@@ -18,6 +18,7 @@ from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
+from rlpost.learner.sharding import whole
 from rlpost.learner.source import materialise
 from rlpost.rollout.digest import Sent
 from rlpost.rollout.transport.object_store import as_tensor
@@ -38,7 +39,7 @@ def with_adapters(ours: Learner, folder: Path) -> Any:
     adapters = dict(ours.policy.trainable())
     for name, weight in peft.named_parameters():
         if ".lora_" in name:
-            weight.data.copy_(adapters[name.removeprefix("base_model.model.")])
+            weight.data.copy_(whole(adapters[name.removeprefix("base_model.model.")]))
     return peft
 
 

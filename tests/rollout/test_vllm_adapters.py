@@ -33,7 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.vllm_host import small_model
 
     place = tmp_path_factory.mktemp("adapted")
-    small_model().to(torch.bfloat16).save_pretrained(place)
+    model = small_model()
+    model.resize_token_embeddings(264)  # the ids of the learner's test batches
+    model.to(torch.bfloat16).save_pretrained(place)
     return place
 
 
