@@ -178,6 +178,7 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         collective_timeout_s=recipe.cluster.deadline_s,
         transport=placement.transport,
         compiled=compiles(recipe, placement.device),
+        max_context=recipe.rollout.max_context,
         yields_memory=recipe.engine.sleep,
     )
 
@@ -206,6 +207,7 @@ def start_workers(
             "deterministic": recipe.deterministic,
             "version": 0,
             "transport": placement.transport,
+            "trust_remote_code": recipe.model.trust_remote_code,
             **own_options,
         },
         env_options=loaded.env_options,
@@ -229,5 +231,4 @@ def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[st
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,
         "slots": recipe.engine.slots,
-        "trust_remote_code": recipe.model.trust_remote_code,
     }

@@ -238,7 +238,7 @@ def _padded(
                 scale=scaling,
                 enable_gqa=shared,
             )
-        flat = output.transpose(1, 2).reshape(group.rows * group.width, *query.shape[1:])
+        flat = output.transpose(1, 2).reshape(group.rows * group.width, query.shape[1], -1)
         outputs.append(flat if group.keep is None else flat.index_select(0, group.keep))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

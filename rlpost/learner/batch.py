@@ -38,6 +38,7 @@ class LearnerSetup:
         transport: how published weights travel: ``object_store``, ``ipc`` to engines on the learner's own GPU, or
             ``nccl``, by broadcast to engines on others.
         compiled: torch.compile the decoder layers; takes a minute at the first step.
+        max_context: tokens of the run's longest sequence (``rollout.max_context``); None: as long as the model allows.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """
 
@@ -51,6 +52,7 @@ class LearnerSetup:
     collective_timeout_s: float = 600.0
     transport: Literal["object_store", "ipc", "nccl"] = "object_store"
     compiled: bool = False
+    max_context: int | None = None
     yields_memory: bool = False
 
 

@@ -6,7 +6,6 @@ beside the first; what is sent is all there is. Left out: carrying the record (t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from torch import Tensor
 from rlpost.learner.gpu_memory import whole_segments
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
-from rlpost.learner.source import quiet
+from rlpost.learner.source import GENERATION, write_model
+from rlpost.rollout.hf_names import layer_of
 from rlpost.rollout.weight_update import WeightUpdate
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -56,15 +56,8 @@ def weight_updates(policy: PolicyModel, ranks: Ranks, version: int, transport: s
 
 def announcement(policy: PolicyModel, version: int) -> WeightUpdate:
     """What a broadcast of ``full_weights`` will bring; nothing is gathered."""
-    named = [(name, tuple(weight.shape)) for name, weight in policy.plain_weights()]
-    names, shapes = [name for name, _ in named], [shape for _, shape in named]
-    return WeightUpdate(version, names, [_NAMES[policy.compute]] * len(names), shapes, "nccl", [None] * len(names))
-
-
-def layer_of(name: str) -> str:
-    """The beginning of a weight's name that it shares with its layer: up to the first number; itself without one."""
-    found = re.match(r".*?\.\d+\.", name)
-    return found[0] if found else name
+    names, dtypes, shapes = map(list, zip(*policy.announced(policy.compute), strict=True))
+    return WeightUpdate(version, names, [_NAMES[dtype] for dtype in dtypes], shapes, "nccl", [None] * len(names))
 
 
 def as_numpy(weight: Tensor) -> Any:
@@ -112,13 +105,12 @@ def save_folder(policy: PolicyModel, ranks: Ranks, beside: Mapping[str, bytes], 
     and tokenizer. A collective; rank 0 writes."""
     dtype = policy.compute if policy.has_adapters else torch.float32
     weights: dict[str, Tensor] = {}
-    for name, weight in policy.full_weights(dtype):
+    for name, weight in policy.module_weights(dtype):
         if ranks.rank == 0:
             weights[name] = weight.cpu()
     if ranks.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in beside.items():
             (folder / name).write_bytes(contents)
-        with quiet():
-            policy.model.save_pretrained(folder, state_dict=weights)
+        write_model(policy.model, folder, beside.get(GENERATION), weights)
     ranks.barrier()

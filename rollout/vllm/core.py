@@ -49,6 +49,7 @@ class VllmCore:
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
         scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary
             in every step, asked or not.
+        trust_remote_code: run Python code that comes with the model.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -63,6 +64,7 @@ class VllmCore:
         transport: str,
         seeded: bool = True,
         scored: bool = True,
+        trust_remote_code: bool = False,
     ) -> None:
         if transport not in BACKENDS:
             raise EngineError(f"no weight transport '{transport}'; there are: {', '.join(BACKENDS)}")
@@ -70,13 +72,13 @@ class VllmCore:
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            self._start(model, config, max_context, seed, transport, scored)
+            arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, scored)
+            self._start(arguments | {"trust_remote_code": trust_remote_code}, transport)
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 
-    def _start(self, model: str, config: VllmConfig, max_context: int, seed: int, transport: str, scored: bool) -> None:
+    def _start(self, arguments: dict[str, Any], transport: str) -> None:
         register()
-        arguments = engine_arguments(model, config, max_context, seed, transport, self._on_cpu, scored)
         # The usage context decides the default token budget of a step; this is the one of offline batches.
         settings = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         self.vocabulary: int = settings.model_config.get_vocab_size()

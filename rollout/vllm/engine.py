@@ -44,6 +44,7 @@ class VllmEngine:
             probes.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
             wait for this process's Python; on a CPU both want the same cores.
+        trust_remote_code: run Python code that comes with the model, where vLLM has none of its own for it.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -62,6 +63,7 @@ class VllmEngine:
         seeded: bool | None = None,
         scored: bool = True,
         own_process: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self._max_context = max_context
         self._scored = scored
@@ -77,11 +79,12 @@ class VllmEngine:
             version,
             deterministic if seeded is None else seeded,
             scored,
+            trust_remote_code,
         )
         if not own_process:
             sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
-        self._parameters = ModelParameters.of(model)
+        self._parameters = ModelParameters.of(model, trust_remote_code)
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 
     @property

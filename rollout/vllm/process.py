@@ -48,6 +48,7 @@ class LoopSetup:
     version: int
     seeded: bool
     scored: bool
+    trust_remote_code: bool = False
 
     def build(self) -> StepLoop:
         """The loop, in this process, which imports vllm.
@@ -60,7 +61,14 @@ class LoopSetup:
 
         return StepLoop(
             lambda: VllmCore(
-                self.model, self.config, self.max_context, self.seed, self.transport, self.seeded, self.scored
+                self.model,
+                self.config,
+                self.max_context,
+                self.seed,
+                self.transport,
+                self.seeded,
+                self.scored,
+                self.trust_remote_code,
             ),
             slots=self.config.slots,
             stop_token_ids=self.stop_token_ids,

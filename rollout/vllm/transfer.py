@@ -29,6 +29,7 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngin
 from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, unpack_tensor
 
 from rlpost.rollout.parameters import tensors_of
+from rlpost.rollout.vllm.experts import forget_expert_kernels
 from rlpost.rollout.weight_update import WeightUpdate
 
 BACKENDS = {"object_store": "rlpost", "ipc": "rlpost", "nccl": "rlpost_nccl"}
@@ -83,6 +84,8 @@ class _Reload:
         """Give the model's layers their checkpoint form again, so that checkpoint weights fit."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        if self.device.type == "cpu":
+            forget_expert_kernels(self.model)
         if not in_place(self):
             initialize_layerwise_reload(self.model)
 
