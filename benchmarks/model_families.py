@@ -13,8 +13,9 @@ from typing import Any
 WINDOW = 24
 CONTEXT = 160
 """Tokens of the longest sequence compared."""
+VOCABULARY = 256
 COMMON: dict[str, Any] = {
-    "vocab_size": 256, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
     "tie_word_embeddings": False,
 }  # fmt: skip
@@ -63,6 +64,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Phi-1, Phi-2 (biased head)": ("phi", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
     "Phi-3": ("phi3", {"sliding_window": None}),
     "Phi-3, longrope": ("phi3", {"sliding_window": None, **_longrope()}),
+    "Phi-3, longrope, short context": ("phi3", {"context": 60, "sliding_window": None, **_longrope()}),
     "Phi-3.5-MoE (window, longrope)": ("phimoe", {
         "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW, "attention_bias": True,
         "lm_head_bias": True, "router_jitter_noise": 0.1, "input_jitter_noise": 0.1,
@@ -116,7 +118,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "BLOOM (ALiBi)": ("bloom", {"n_layer": 2, "n_head": 4, "tie_word_embeddings": True}),
     "Persimmon": ("persimmon", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
 }  # fmt: skip
-"""Name -> (transformers' model type, what is not as in ``COMMON``)."""
+"""Name -> (transformers' model type, what is not as in ``COMMON``); ``context`` is the run's, not the model's."""
+
+
+def context_of(name: str) -> int:
+    """Tokens of the longest sequence of a run."""
+    return int(FAMILIES[name][1].get("context", CONTEXT))
 
 
 def write_family(name: str, folder: Path, seed: int = 0) -> Path:
@@ -125,7 +132,7 @@ def write_family(name: str, folder: Path, seed: int = 0) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind, changes = FAMILIES[name]
-    config = AutoConfig.for_model(kind, **COMMON | changes)
+    config = AutoConfig.for_model(kind, **{key: one for key, one in (COMMON | changes).items() if key != "context"})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -16,6 +16,7 @@ from peft import inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
@@ -30,8 +31,9 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
     Several adapters all start alike and are all trained; the first is the one in use, see ``use``.
 
     Raises:
-        ModelError: no layer of the model has one of the target names.
+        ModelError: a target names no layer of the model, or one that cannot carry an adapter.
     """
+    check_targets(model, config.targets)
     peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter is meant
@@ -50,6 +52,33 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
         layer.lora_A.requires_grad_(True)
         layer.lora_B.requires_grad_(True)
     use(model, names[0])
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the layers that can carry an adapter: linear ones, but for the output head."""
+    head = model.get_output_embeddings()
+    return [name for name, one in model.named_modules() if isinstance(one, (nn.Linear, Conv1D)) and one is not head]
+
+
+def check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """A model may lack some of the targets, the default ones too; its weights would be trained in part, in silence.
+
+    Raises:
+        ModelError: naming the targets without a layer, and what layers there are.
+    """
+    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
+    others = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    missing = [target for target in targets if target not in ends | others and not _names_one(model, target)]
+    if missing:
+        raise ModelError(
+            f"learner.lora.targets: {type(model).__name__} has no layer named {', '.join(missing)}; its linear layers "
+            f"are {', '.join(sorted(ends))}: set learner.lora.targets to those that are to be trained"
+        )
+
+
+def _names_one(model: PreTrainedModel, target: str) -> bool:
+    """Whether a target with dots in it is the end of some layer's name."""
+    return any(name.endswith(f".{target}") for name, _ in model.named_modules())
 
 
 def adapters(model: nn.Module) -> list[tuple[str, LoraLinear]]:
