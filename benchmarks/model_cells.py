@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transformers.utils import logging
 
 from rlpost.algorithms.base import Algorithm, LossOutput, PackedViews, StepConstants
-from rlpost.benchmarks.model_families import VOCABULARY, context_of, write_family
+from rlpost.benchmarks.model_families import VOCABULARY, context_of, own_attention, write_family
 from rlpost.learner.batch import LearnerSetup, StepBatch
 from rlpost.learner.config import LearnerConfig, LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
@@ -143,6 +143,8 @@ async def _serve(task: Task, place: str, ends: Connection) -> None:
                 answer = (await engine.probe(message, 1.0, 0)).fixed_logprobs
         except Exception as error:
             answer = Refused(f"{place}: {_reason(error)}")
+            if engine is None and not isinstance(message, Path):
+                answer = Refused(f"{place}: it did not start")
         ends.send(answer)
 
 
@@ -207,7 +209,7 @@ def examine(task: Task, report: Connection, engines: Sequence[Connection]) -> No
 
 
 def verdict(task: Task, ours: Logprobs, theirs: Logprobs, moved: float | None = None) -> str:
-    """"right (difference)", or "WRONG"; a difference is also wrong where it is not far below what an update moves."""
+    """ "right (difference)", or "WRONG"; a difference is also wrong where it is not far below what an update moves."""
     apart = np.concatenate([np.abs(a - b) for a, b in zip(ours, theirs, strict=True)])
     exact = task.dtype == "fp32"
     found, most = (float(apart.max()), EXACT) if exact else (float(apart.mean()), ROUNDED)
@@ -221,7 +223,7 @@ def own_logprobs(task: Task, folder: Path, strict: bool = False) -> Logprobs:
     from transformers import AutoModelForCausalLM
 
     model, notes = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, dtype=torch.float32, attn_implementation=own_attention(task.family), output_loading_info=True
     )
     if strict and (wrong := [f"{kind}: {names}" for kind, names in notes.items() if names]):
         raise RuntimeError(f"transformers loads the checkpoint with {'; '.join(map(str, wrong))}"[:300])

@@ -15,8 +15,9 @@ CONTEXT = 160
 """Tokens of the longest sequence compared."""
 VOCABULARY = 256
 COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 0,
+    "eos_token_id": 1, "pad_token_id": 2,
     "tie_word_embeddings": False,
 }  # fmt: skip
 _MOE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
@@ -114,11 +115,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "OPT (dropout)": ("opt", {
         "ffn_dim": 192, "word_embed_proj_dim": 128, "dropout": 0.1, "tie_word_embeddings": True}),
     "Falcon (rotary)": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False, "bias": False}),
-    "Falcon (ALiBi)": ("falcon", {"new_decoder_architecture": False, "multi_query": False, "alibi": True, "bias": True}),
+    "Falcon (ALiBi)": ("falcon", {  # transformers' eager attention adds the biases twice
+        "own_attention": "sdpa", "new_decoder_architecture": False, "multi_query": False, "alibi": True, "bias": True}),
     "BLOOM (ALiBi)": ("bloom", {"n_layer": 2, "n_head": 4, "tie_word_embeddings": True}),
     "Persimmon": ("persimmon", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
 }  # fmt: skip
-"""Name -> (transformers' model type, what is not as in ``COMMON``); ``context`` is the run's, not the model's."""
+"""Name -> (transformers' model type, what is not as in ``COMMON``). Not the model's: ``context``, tokens of the run's
+longest sequence, and ``own_attention``, which of transformers' attentions is the model's own."""
+_OURS = ("context", "own_attention")
 
 
 def context_of(name: str) -> int:
@@ -126,13 +130,25 @@ def context_of(name: str) -> int:
     return int(FAMILIES[name][1].get("context", CONTEXT))
 
 
+def own_attention(name: str) -> str:
+    """transformers' name of the attention that the family is defined by."""
+    return str(FAMILIES[name][1].get("own_attention", "eager"))
+
+
+def family_config(name: str) -> Any:
+    """transformers' configuration of the family."""
+    from transformers import AutoConfig
+
+    kind, changes = FAMILIES[name]
+    return AutoConfig.for_model(kind, **{key: one for key, one in (COMMON | changes).items() if key not in _OURS})
+
+
 def write_family(name: str, folder: Path, seed: int = 0) -> Path:
     """A random model of this family as a Hugging Face folder, in fp32 and without a tokenizer."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    kind, changes = FAMILIES[name]
-    config = AutoConfig.for_model(kind, **{key: one for key, one in (COMMON | changes).items() if key != "context"})
+    config = family_config(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -4,14 +4,14 @@
     rlpost bench models --out DIR --device cuda --dtype bf16 --families Llama Mixtral Qwen3-MoE
     rlpost bench models --out DIR --device cpu --page docs/models.md    # and the page of the documentation
 
-A cell is "right (difference)", in nats: the largest in fp32, the mean in bf16, and where weights were moved also how far
-they moved log-probs; or "refused: reason"; or what went wrong. The page is made of all tables in DIR. Left out: models
-of a useful size, and what other benchmarks measure.
+A cell is "right (difference)", in nats: the largest in fp32, the mean in bf16, and where weights were moved also how
+far they moved log-probs; or "refused: reason"; or what went wrong. Families that are not asked for keep the rows that
+DIR has; the page is made of all tables in DIR. Left out: models of a useful size, and what other benchmarks measure.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,11 @@ def main() -> None:
     families = args.families or (TINY if args.tiny else list(FAMILIES))
     if unknown := [name for name in families if name not in FAMILIES]:
         raise SystemExit(f"--families: there is no {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
-    results = Results(f"models-{args.device}-{dtype}", args.out, {"dtype": dtype})
+    name = f"models-{args.device}-{dtype}"
+    file = args.out / f"{name}.json"
+    kept = json.loads(file.read_text())["rows"] if file.exists() else []
+    results = Results(name, args.out, {"dtype": dtype})
+    results.rows = [row for row in kept if row["family"] not in families]
     ends = time.monotonic() + args.seconds
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

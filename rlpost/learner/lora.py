@@ -57,7 +57,12 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """Names of the layers that can carry an adapter: linear ones, but for the output head."""
     head = model.get_output_embeddings()
-    return [name for name, one in model.named_modules() if isinstance(one, (nn.Linear, Conv1D)) and one is not head]
+    return [name for name, one in model.named_modules() if _plain(one) and one is not head]
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether the module is one matrix product and nothing else; some routers are linear layers that do more."""
+    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
 
 
 def check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
@@ -67,18 +72,18 @@ def check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
         ModelError: naming the targets without a layer, and what layers there are.
     """
     ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
-    others = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    missing = [target for target in targets if target not in ends | others and not _names_one(model, target)]
-    if missing:
-        raise ModelError(
-            f"learner.lora.targets: {type(model).__name__} has no layer named {', '.join(missing)}; its linear layers "
-            f"are {', '.join(sorted(ends))}: set learner.lora.targets to those that are to be trained"
-        )
-
-
-def _names_one(model: PreTrainedModel, target: str) -> bool:
-    """Whether a target with dots in it is the end of some layer's name."""
-    return any(name.endswith(f".{target}") for name, _ in model.named_modules())
+    named: dict[str, list[tuple[str, nn.Module]]] = {target: [] for target in targets}
+    for name, module in model.named_modules():
+        for target in targets:
+            if f".{name}".endswith(f".{target}"):
+                named[target].append((name, module))
+    there = f"its linear layers are {', '.join(sorted(ends))}: set learner.lora.targets to those that are to be trained"
+    if missing := [target for target, found in named.items() if not found]:
+        raise ModelError(f"learner.lora.targets: {type(model).__name__} has no layer {', '.join(missing)}; {there}")
+    for found in named.values():
+        for name, module in found:
+            if isinstance(module, nn.Linear) and not _plain(module):
+                raise ModelError(f"learner.lora.targets: '{name}' is not a plain linear layer; {there}")
 
 
 def adapters(model: nn.Module) -> list[tuple[str, LoraLinear]]:

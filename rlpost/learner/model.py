@@ -133,7 +133,8 @@ def refuse_recurrent(model: nn.Module) -> None:
         ModelRefused: naming the first of them.
     """
     for name, module in model.named_modules():
-        if any(word in type(module).__name__ for word in _RECURRENT):
+        known = any(word in type(module).__name__ for word in _RECURRENT)
+        if known and not isinstance(module, PreTrainedModel):
             raise ModelRefused(
                 f"{type(model).__name__} is refused: layer '{name}' ({type(module).__name__}) carries a recurrent "
                 "state, which the next sequence of a pack would begin with and vLLM computes in chunks of its own"

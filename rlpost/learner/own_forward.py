@@ -57,7 +57,8 @@ class PaddedRows(PolicyModel):
     def hidden(self, input_ids: Tensor, layout: PackedLayout, rows: Tensor) -> Tensor:
         """(R, d) at ``rows`` of the pack, through padded rows."""
         (group,) = layout.groups
-        assert group.gather is not None and group.keep is not None
+        assert group.gather is not None
+        assert group.keep is not None
         states = self._body(input_ids[0].index_select(0, group.gather).view(group.rows, group.width))
         return states.flatten(0, 1).index_select(0, group.keep.index_select(0, rows))
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from rlpost.learner import lora
 from rlpost.learner.attention import NAME, PackedLayout
-from rlpost.learner.errors import ModelError
+from rlpost.learner.errors import ModelError, ModelRefused
 from rlpost.learner.logprobs import PLAIN, Logits, tile_rows, tiled_logprobs
 from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import whole
@@ -108,7 +108,7 @@ class PolicyModel(nn.Module):
     def _body(self, input_ids: Tensor, **more: Any) -> Tensor:
         """(B, L, d) what the model below its head makes of (B, L) tokens."""
         with save_on_cpu(pin_memory=input_ids.is_cuda) if self.offload else nullcontext():
-            states: Tensor = self.model.base_model(input_ids=input_ids, use_cache=False, **more)[0]
+            states: Tensor = body_of(self.model)(input_ids=input_ids, use_cache=False, **more)[0]
         return states
 
     def checkpoint_layers(self) -> None:
@@ -211,6 +211,21 @@ class PolicyModel(nn.Module):
             for name, weight in self.plain_weights()
         )
         return [(name, one.dtype, tuple(one.shape)) for name, one in checkpoint_weights(self.model, plain)]
+
+
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """What is below the output head. ``base_model`` is the model itself where its class names that part by another
+    name than it has (Llama 4).
+
+    Raises:
+        ModelRefused: no part, or none alone, is a model.
+    """
+    if model.base_model is not model:
+        return model.base_model
+    parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    if len(parts) != 1:
+        raise ModelRefused(f"{type(model).__name__} does not say which part of it is below the output head")
+    return parts[0]
 
 
 def _sent(weight: Tensor, dtype: torch.dtype) -> torch.dtype:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from rlpost.learner.errors import ModelRefused
 from rlpost.learner.logprobs import Logits
-from rlpost.learner.policy import PolicyModel
+from rlpost.learner.policy import PolicyModel, body_of
 from rlpost.rollout.diffusion.states import IMPOSSIBLE
 
 TOLERANCE = 1e-3
@@ -71,7 +71,7 @@ def reference(policy: PolicyModel, max_context: int | None = None) -> Reference:
     with _plain_attention(policy):
         logits = [policy.model(input_ids=ids[None], use_cache=False).logits[0].float() for ids in sequences]
         longest = max(range(len(sequences)), key=lambda index: min(len(sequences[index]), _SHORT))
-        hidden = policy.model.base_model(input_ids=sequences[longest][None], use_cache=False)[0][0]
+        hidden = body_of(policy.model)(input_ids=sequences[longest][None], use_cache=False)[0][0]
     shape = _shape(policy.model, head, hidden, logits[longest])
     scores = [_scores(one, ids, policy.reading.mask_token_id) for one, ids in zip(logits, sequences, strict=True)]
     return Reference(sequences, scores, shape)

@@ -178,9 +178,7 @@ def _from_gguf(place: Path, folder: Path) -> Path:
     return _write(model, tokenizer, folder)
 
 
-def _write(
-    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, generation: bytes | None = None
-) -> Path:
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, generation: bytes | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_model(model, folder, generation)
     with quiet():

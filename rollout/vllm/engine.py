@@ -81,10 +81,11 @@ class VllmEngine:
             scored,
             trust_remote_code,
         )
+        # Before vLLM starts: for a model that it has no code of its own for it puts layers into transformers' classes.
+        self._parameters = ModelParameters.of(model, trust_remote_code)
         if not own_process:
             sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
-        self._parameters = ModelParameters.of(model, trust_remote_code)
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 
     @property

@@ -13,10 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from rlpost.algorithms import registry
 from rlpost.algorithms.base import Plan
+from rlpost.benchmarks.model_families import family_config
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
+from rlpost.learner.lora import add_adapters
 from tests.learner.helpers import Clipped, batch, setup
 
 LORA = LoraConfig(rank=4, alpha=8)
@@ -99,3 +101,24 @@ def test_frozen_weights_are_kept_in_the_compute_dtype(model_folder: Path) -> Non
     assert kinds == {(torch.bfloat16, False), (torch.float32, True)}
     ours.learn(batch(6))
     ours.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "words"),
+    [
+        ("Phi-3", LORA.targets, "no layer q_proj, k_proj, v_proj, gate_proj, up_proj; .* are down_proj, gate_up"),
+        ("Llama", ("q_proj", "v_porj"), "no layer v_porj"),
+        ("Qwen3-MoE", LORA.targets, "no layer gate_proj, up_proj, down_proj"),
+        (
+            "Phi-3.5-MoE (window, longrope)",
+            ("q_proj", "router"),
+            "'model.layers.0.*router' is not a plain linear layer",
+        ),
+    ],
+)
+def test_targets_that_the_model_lacks_are_named(family: str, targets: tuple[str, ...], words: str) -> None:
+    """The default ones too: they would train a part of the weights in silence."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(family_config(family))
+    with pytest.raises(ModelError, match=words):
+        add_adapters(model, LoraConfig(targets=targets), 0)
