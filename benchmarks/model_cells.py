@@ -282,7 +282,10 @@ def engine_agrees(task: Task, engine: RemoteEngine) -> str:
 def lora_agrees(task: Task, engine: RemoteEngine) -> str:
     """Adapters on every linear layer, moved from their start and published."""
     plain = learner_of(task)
-    targets = tuple(sorted({name.rsplit(".", 1)[-1] for name in linear_layers(plain.policy.model)}))
+    experts = [name for name, weight in plain.policy.plain_weights() if weight.ndim == 3]
+    short = {name: name.rsplit(".", 1)[-1] for name in linear_layers(plain.policy.model)}
+    taken = {last for last in short.values() if any(name.endswith(f".{last}") for name in experts)}
+    targets = tuple(sorted({".".join(n.split(".")[-2:]) if last in taken else last for n, last in short.items()}))
     learner = learner_of(task, lora=LoraConfig(rank=4, alpha=8, targets=targets))
     before = learner.score(task.sequences())
     perturb(learner, 3, least=0.05)  # half of an adapter is zero at its start

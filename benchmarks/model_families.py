@@ -23,8 +23,8 @@ COMMON: dict[str, Any] = {
 _MOE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _GPT: dict[str, Any] = {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 512}
 _MLA: dict[str, Any] = {
-    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 48, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32,
-    "v_head_dim": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "num_key_value_heads": 4, "kv_lora_rank": 512, "q_lora_rank": 48, "qk_rope_head_dim": 64, "qk_nope_head_dim": 64,
+    "v_head_dim": 64, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
     "n_shared_experts": 1, "first_k_dense_replace": 1,
 }  # fmt: skip
 
@@ -75,7 +75,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "OLMo 3 (window)": ("olmo3", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
     "OLMoE": ("olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}),
     "DeepSeek-V2": ("deepseek_v2", {**_MLA, "topk_method": "greedy", "n_group": 1, "topk_group": 1}),
-    "DeepSeek-V3": ("deepseek_v3", {**_MLA, "n_group": 2, "topk_group": 1}),
+    "DeepSeek-V3": ("deepseek_v3", {
+        **_MLA, "n_group": 2, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid"}),
     "GLM-4 (2024)": ("glm", {"head_dim": 32}),
     "GLM-4 (2025)": ("glm4", {"head_dim": 32}),
     "GLM-4-MoE": ("glm4_moe", {

@@ -24,15 +24,15 @@ model's own forward pass and through ours, alone and all together, in fp32, and 
 (sharded, with adapters and recomputed layers, in `learner.dtype`). Differences of more than 0.001 nats in fp32 (0.1 in
 the mean in bf16) are not accepted.
 
-| column | what was compared |
-|---|---|
-| path | `packed`: sequences share a row, the fast path. `rows, sdpa` or `rows, eager`: the model's own attention, each sequence in a padded row of its own; slower, for models whose attention does more than packed attention can |
-| learner exact | log-probs of each sequence alone, with gradient checkpointing, against the model's own logits |
-| packed exact | all sequences together against each alone |
-| several ranks | log-probs after one learning step by two ranks (gloo, on a CPU in fp32) against the same by one |
-| engine after two publications | vLLM's log-probs against the learner's, at the start and after each of two publications of moved weights |
-| LoRA | the same with adapters on every linear layer |
-| checkpoint | a saved checkpoint, loaded by transformers (no name missing or unexpected) and by vLLM |
+- **path**: `packed`: sequences share a row, the fast path. `rows, sdpa` or `rows, eager`: the model's own attention,
+  each sequence in a padded row of its own; slower, for models whose attention does more than packed attention can.
+- **learner exact**: log-probs of each sequence alone, with gradient checkpointing, against the model's own logits.
+- **packed exact**: all sequences together against each alone.
+- **several ranks**: log-probs after one learning step by two ranks (gloo, on a CPU in fp32) against the same by one.
+- **engine after two publications**: vLLM's log-probs against the learner's, at the start and after each of two
+  publications of moved weights.
+- **LoRA**: the same with adapters on every linear layer.
+- **checkpoint**: a saved checkpoint, loaded by transformers (no name missing or unexpected) and by vLLM.
 
 "right (2e-06)": the largest difference, in nats (in bf16 the mean). "of 0.4": how far the moved weights moved log-probs
 in the mean; a difference of more than a quarter of that counts as wrong. Numbers in brackets refer to the reasons

@@ -33,21 +33,14 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
     Raises:
         ModelError: a target names no layer of the model, or one that cannot carry an adapter.
     """
-    check_targets(model, config.targets)
-    peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
+    chosen = targeted(model, config.targets)  # by full names, or peft would also wrap experts' tensors
+    peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen, lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter is meant
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # peft then sets it itself
         for adapter in names:
             torch.manual_seed(seed)
-            try:
-                inject_adapter_in_model(peft, model, adapter)
-            except ValueError as error:
-                raise ModelError(f"learner.lora.targets: {error}") from error
-    for name, module in model.named_modules():
-        if hasattr(module, "lora_A") and not isinstance(module, LoraLinear):
-            raise ModelError(f"learner.lora.targets: '{name}' is not a plain linear layer")
-    if isinstance(model.get_output_embeddings(), LoraLinear):
-        raise ModelError("learner.lora.targets: the output head cannot carry an adapter; leave it out")
+            inject_adapter_in_model(peft, model, adapter)
     for _, layer in adapters(model):
         layer.lora_A.requires_grad_(True)
         layer.lora_B.requires_grad_(True)
@@ -65,25 +58,37 @@ def _plain(module: nn.Module) -> bool:
     return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
 
 
-def check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """A model may lack some of the targets, the default ones too; its weights would be trained in part, in silence.
+def targeted(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
+    """Full names of the layers that get an adapter. A model may lack some of the targets, the default ones too, and
+    would be trained in part, in silence; so every target must name plain linear layers and nothing else.
 
     Raises:
-        ModelError: naming the targets without a layer, and what layers there are.
+        ModelError: naming the targets that do not, and what layers there are.
     """
-    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
-    named: dict[str, list[tuple[str, nn.Module]]] = {target: [] for target in targets}
-    for name, module in model.named_modules():
-        for target in targets:
-            if f".{name}".endswith(f".{target}"):
-                named[target].append((name, module))
-    there = f"its linear layers are {', '.join(sorted(ends))}: set learner.lora.targets to those that are to be trained"
-    if missing := [target for target, found in named.items() if not found]:
+    layers = linear_layers(model)
+    ends = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    there = f"its linear layers are {', '.join(ends)}: set learner.lora.targets to those that are to be trained"
+    modules = {target: [n for n, _ in model.named_modules() if _names(target, n)] for target in targets}
+    if missing := [target for target, found in modules.items() if not found]:
         raise ModelError(f"learner.lora.targets: {type(model).__name__} has no layer {', '.join(missing)}; {there}")
-    for found in named.values():
-        for name, module in found:
-            if isinstance(module, nn.Linear) and not _plain(module):
-                raise ModelError(f"learner.lora.targets: '{name}' is not a plain linear layer; {there}")
+    for name, weight in model.named_parameters():
+        if weight.ndim == 3 and (target := next((one for one in targets if _names(one, name)), None)):
+            longer = {".".join(layer.split(".")[-2:]) for layer in layers if _names(target, layer)}
+            raise ModelError(
+                f"learner.lora.targets: '{target}' also names '{name}', which holds all experts of a layer in one "
+                f"tensor and cannot carry adapters; name the linear layers by more of their names: "
+                f"{', '.join(sorted(longer))}"
+            )
+    for name in (name for found in modules.values() for name in found):
+        if name not in layers:
+            what = "the output head" if model.get_submodule(name) is model.get_output_embeddings() else "not a plain"
+            what += " and cannot carry an adapter" if what == "the output head" else " linear layer"
+            raise ModelError(f"learner.lora.targets: '{name}' is {what}; {there}")
+    return [name for name in layers if any(_names(target, name) for target in targets)]
+
+
+def _names(target: str, name: str) -> bool:
+    return f".{name}".endswith(f".{target}")
 
 
 def adapters(model: nn.Module) -> list[tuple[str, LoraLinear]]:
@@ -123,4 +128,7 @@ def merged(layer: LoraLinear) -> Tensor:
     """The layer's full weight with its adapter added, in fp32. A collective where the model is sharded."""
     name = _in_use(layer)
     a, b = (whole(part[name].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
-    return whole(layer.base_layer.get_parameter("weight")).float().addmm(b, a, alpha=layer.scaling[name])
+    weight = whole(layer.base_layer.get_parameter("weight")).float()
+    if layer.fan_in_fan_out:  # GPT-2 keeps its matrices the other way round
+        return weight.t().addmm(b, a, alpha=layer.scaling[name]).t()
+    return weight.addmm(b, a, alpha=layer.scaling[name])

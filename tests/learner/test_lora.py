@@ -109,6 +109,7 @@ def test_frozen_weights_are_kept_in_the_compute_dtype(model_folder: Path) -> Non
         ("Phi-3", LORA.targets, "no layer q_proj, k_proj, v_proj, gate_proj, up_proj; .* are down_proj, gate_up"),
         ("Llama", ("q_proj", "v_porj"), "no layer v_porj"),
         ("Qwen3-MoE", LORA.targets, "no layer gate_proj, up_proj, down_proj"),
+        ("GLM-4-MoE", LORA.targets, "'down_proj' also names .*experts.down_proj.* mlp.down_proj, shared_exp"),
         (
             "Phi-3.5-MoE (window, longrope)",
             ("q_proj", "router"),
