@@ -37,7 +37,6 @@ from rlpost.rollout.weight_update import WeightUpdate
 Logprobs = list[NDArray[np.float32]]
 EXACT, ROUNDED = 1e-3, 0.1
 """Accepted differences, in nats: the largest one in fp32, the mean in bf16."""
-COLUMNS = ("learner exact", "packed exact", "several ranks", "engine after two publications", "LoRA", "checkpoint")
 DESCENT = OptimizerConfig(name="torch.optim:SGD", lr=0.02, clip_grad=0.0)
 
 
@@ -134,7 +133,9 @@ async def _serve(task: Task, place: str, ends: Connection) -> None:
     while (message := ends.recv()) is not None:
         try:
             if isinstance(message, Path):
-                config = VllmConfig(dtype=task.dtype, slots=8, kv_cache_gib=0.25, enforce_eager=True)
+                config = VllmConfig(
+                    dtype=task.dtype, slots=8, kv_cache_gib=0.25, gpu_memory_utilization=0.05, enforce_eager=True
+                )
                 engine = VllmEngine(str(message), config, task.context, [1], version=0)
                 answer: Any = None
             elif isinstance(message, WeightUpdate):

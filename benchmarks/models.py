@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlpost.benchmarks.harness import Results, parser, start_in
-from rlpost.benchmarks.model_cells import COLUMNS, Task, examine, serve
+from rlpost.benchmarks.model_cells import Task, examine, serve
 from rlpost.benchmarks.model_families import FAMILIES
-from rlpost.benchmarks.model_page import write_page
+from rlpost.benchmarks.model_page import COLUMNS, write_page
 from rlpost.rollout.vllm.config import VllmConfig, engine_environment
 
 LIMIT_S = 300.0

@@ -19,6 +19,7 @@ from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.errors import ModelError
 from rlpost.learner.group import LearnerGroup
+from rlpost.learner.lora import check_targets
 from rlpost.learner.source import materialise
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
@@ -140,6 +141,8 @@ def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress) -> 
     kind = loaded.algorithm.load().model
     try:
         model = materialise(recipe.model, folder.model, recipe.seed, kind, convert=recipe.warm_start is not None)
+        if recipe.learner.lora is not None:
+            check_targets(model, recipe.learner.lora, recipe.model.trust_remote_code)
     except ModelError as error:
         raise RunError(str(error)) from error
     if recipe.warm_start is None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from peft import LoraConfig as PeftConfig
 from peft import inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.sharding import whole
+from rlpost.rollout.hf_model import auto_class
 
 ALONE = ("default",)
 
@@ -85,6 +87,18 @@ def targeted(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
             what += " and cannot carry an adapter" if what == "the output head" else " linear layer"
             raise ModelError(f"learner.lora.targets: '{name}' is {what}; {there}")
     return [name for name in layers if any(_names(target, name) for target in targets)]
+
+
+def check_targets(folder: Path | str, config: LoraConfig, trust_remote_code: bool = False) -> None:
+    """Refuse targets before anything is started: asked of the model's skeleton, without its weights.
+
+    Raises:
+        ModelError: see ``targeted``.
+    """
+    with torch.device("meta"):
+        made = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        skeleton = auto_class(folder, trust_remote_code).from_config(made, trust_remote_code=trust_remote_code)
+    targeted(skeleton, config.targets)
 
 
 def _names(target: str, name: str) -> bool:

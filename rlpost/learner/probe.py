@@ -29,7 +29,9 @@ TOLERANCE = 1e-3
 """Largest difference of a log-probability or entropy, in nats, in fp32; agreeing models stay below 1e-4."""
 
 KERNEL_TOLERANCE = 0.1
-"""Largest mean difference of log-probs in bf16, between two attention kernels or from fp32, in nats; seen: 0.02."""
+"""Largest mean difference of log-probs between two attention kernels in bf16, in nats; seen: 0.02."""
+DTYPE_TOLERANCE = 0.2
+"""Largest mean difference of log-probs in bf16 from those in fp32, in nats; seen: 0.003 to 0.03, of one mixture 0.1."""
 
 _SHORT = 64
 _PAST = 24  # tokens beyond a window
@@ -127,7 +129,7 @@ def confirm(policy: PolicyModel, own: Reference) -> None:
     theirs = torch.cat(own.scores, dim=1).to(first.device)
     exact = policy.compute in (torch.float32, torch.float64)
     worst = _largest(first, theirs) if exact else float((first - theirs)[0].abs().mean())
-    most = TOLERANCE if exact else KERNEL_TOLERANCE
+    most = TOLERANCE if exact else DTYPE_TOLERANCE
     if not worst <= most:
         how = "at most" if exact else "in the mean"
         dtype = str(policy.compute).removeprefix("torch.")

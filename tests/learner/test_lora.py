@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from rlpost.algorithms import registry
 from rlpost.algorithms.base import Plan
-from rlpost.benchmarks.model_families import family_config
+from rlpost.benchmarks.model_families import family_config, write_family
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
-from rlpost.learner.lora import add_adapters
+from rlpost.learner.lora import check_targets, targeted
 from tests.learner.helpers import Clipped, batch, setup
 
 LORA = LoraConfig(rank=4, alpha=8)
@@ -122,4 +122,24 @@ def test_targets_that_the_model_lacks_are_named(family: str, targets: tuple[str,
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(family_config(family))
     with pytest.raises(ModelError, match=words):
-        add_adapters(model, LoraConfig(targets=targets), 0)
+        targeted(model, targets)
+
+
+def test_targets_are_refused_without_the_models_weights(tmp_path: Path) -> None:
+    write_family("Phi-3", tmp_path).joinpath("model.safetensors").unlink()
+    check_targets(tmp_path, LoraConfig(targets=("qkv_proj", "mlp.down_proj")))
+    with pytest.raises(ModelError, match="no layer q_proj"):
+        check_targets(tmp_path, LORA)
+
+
+def test_adapters_of_a_transposed_matrix_merge_as_they_compute(tmp_path: Path) -> None:
+    """GPT-2 keeps its matrices as (in, out)."""
+    lora = LoraConfig(rank=4, alpha=8, targets=("c_attn", "c_fc", "attn.c_proj", "mlp.c_proj"))
+    ours = Learner(setup(write_family("GPT-2", tmp_path / "model"), lora=lora), algorithm=Clipped())
+    with torch.no_grad():
+        for _, weight in ours.policy.trainable():
+            weight.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(weight.numel()))
+    ours.save(tmp_path / "merged")
+    merged = Learner(setup(tmp_path / "merged"), algorithm=Clipped())
+    sequences = [list(range(40))]
+    np.testing.assert_allclose(ours.score(sequences)[0], merged.score(sequences)[0], rtol=0, atol=1e-5)
