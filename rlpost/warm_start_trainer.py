@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
+from rlpost.learner.rotary import freeze_rotary
 from rlpost.learner.source import generation_config, write_model
 from rlpost.warm_start import DONE, PROGRESS, WarmStartJob
 from rlpost.warm_start_data import Conversation
@@ -90,6 +91,7 @@ def train(job: WarmStartJob, conversations: Sequence[Conversation], checks: Sequ
     model: Any = AutoModelForCausalLM.from_pretrained(
         job.model, dtype=torch.float32, trust_remote_code=job.trust_remote_code
     )
+    freeze_rotary(model, job.rollout.max_context)
     trainer = _trainer(job, model, conversations)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Reporter(job.config.steps, checks, job.config.stop_accuracy))

@@ -6,7 +6,8 @@ gradient checkpointing. On CUDA in half precision torch's variable-length FlashA
 equal length cuDNN's attention; elsewhere queries, keys and values are gathered into right-padded rows of similar
 length inside the attention alone, where causality (or, for a bidirectional model, a mask) keeps the padding out. Where
 sequences share their first rows (sharing.py), attention gathers whole ones and drops the repeated results. Left out:
-dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
+dropout (a policy's log-probs must not be random), soft-capping and attention sinks (own_forward.py computes such models
+by their own attention).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ DTYPE_TOLERANCE = 0.2
 _SHORT = 64
 _PAST = 24  # tokens beyond a window
 _FLOPS = {"cpu": 1e11, "cuda": 1e14}  # of one forward pass: a few seconds on two cores
-_SCORES = {"cpu": 1 << 28, "cuda": 1 << 30}  # elements of one layer's plain attention scores
+_SCORES = {"cpu": 1 << 28, "cuda": 1 << 30}  # elements of one layer's plain attention scores, and of all logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,8 @@ def probe_lengths(model: PreTrainedModel, max_context: int | None) -> list[int]:
     config, device = model.config.get_text_config(), next(model.parameters()).device.type
     weights = sum(weight.numel() for weight in model.parameters())
     heads = getattr(config, "num_attention_heads", None) or 1
-    most = max(_SHORT, min(int(_FLOPS[device] / (2 * weights)), math.isqrt(_SCORES[device] // heads)))
+    room = min(math.isqrt(_SCORES[device] // heads), _SCORES[device] // config.vocab_size)
+    most = max(_SHORT, min(int(_FLOPS[device] / (2 * weights)), room))
     if max_context is not None:
         most = min(most, max_context)
     if positions := getattr(config, "max_position_embeddings", None):
@@ -215,6 +216,7 @@ def _scores(logits: Tensor, ids: Tensor, never: int | None) -> Tensor:
 
 def _tiled_scores(policy: PolicyModel, sequences: list[Tensor]) -> Tensor:
     """The same through ours, sequences in one pack."""
+    sequences = [ids.to(policy.device) for ids in sequences]  # loaded on the CPU where it is sharded afterwards
     row = torch.cat(sequences)[None]
     targets = torch.cat([ids.roll(-1) for ids in sequences])
     rows = torch.arange(len(targets), device=policy.device)
