@@ -20,7 +20,7 @@ weights; windows, chunks and original contexts in them are shorter than the sequ
 A model that no one has tried is asked the same at start: random tokens in sequences of several lengths (one token, 64,
 past each window and chunk, `rollout.max_context`, as far as plain attention over them is affordable) go through the
 model's own forward pass and through ours, alone and all together, in fp32, and once more as the policy is trained
-(sharded, with adapters and recomputed layers, in `learner.dtype`). Differences of more than 0.001 nats in fp32 (0.2 in
+(sharded, with adapters, in `learner.dtype`). Differences of more than 0.001 nats in fp32 (0.2 in
 the mean in bf16) are not accepted.
 
 - **path**: `packed`: sequences share a row, the fast path. `rows, sdpa` or `rows, eager`: the model's own attention,

@@ -83,12 +83,12 @@ def load_model(
         shard(policy, [] if _roomy(config, ranks, model) else policy.layers(), ranks.mesh, compute)
     if policy.packs and available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
+    if own is not None:
+        probe.confirm(policy, own)
     if compiled and policy.packs:
         _compile(policy)
     if config.gradient_checkpointing:
         policy.checkpoint_layers()
-    if own is not None and not compiled:  # compiling takes a minute at the first step, not here
-        probe.confirm(policy, own)
     return policy
 
 
