@@ -121,6 +121,11 @@ def learner_of(task: Task, rank: int = 0, world: int = 1, **changes: Any) -> Lea
 # ------------------------------------------------------------------------------------------------- the engine's process
 
 
+def spoilt(report: Connection) -> None:
+    """Tell whether this process was forked from one that had touched a GPU already."""
+    report.send(torch.cuda._is_in_bad_fork())
+
+
 def serve(task: Task, place: str, ends: Connection) -> None:
     """An engine that starts from the folder it is sent; then an update or a probe a message, until None."""
     asyncio.run(_serve(task, place, ends))
@@ -194,8 +199,8 @@ def examine(task: Task, report: Connection, engines: Sequence[Connection]) -> No
         report.send((column, text))
 
     logging.disable_progress_bar()
+    torch.set_num_threads(1)  # no threads of OpenMP before the ranks are forked
     write_family(task.family, task.folder)
-    torch.set_num_threads(1)
     cell("several ranks", lambda: ranks_agree(task))
     torch.set_num_threads(2)
     first, second = (RemoteEngine(ends) for ends in engines)
@@ -269,7 +274,15 @@ def engine_agrees(task: Task, engine: RemoteEngine) -> str:
     learner = learner_of(task)
     engine.ask(task.folder)
     before = learner.score(task.sequences())
-    words = [verdict(task, before, engine.ask(task.sequences()))]
+    words = [verdict(task, before, theirs := engine.ask(task.sequences()))]
+    if "WRONG" in words[0]:
+        limit = EXACT if task.dtype == "fp32" else ROUNDED
+        apart = {len(b) + 1: np.abs(a - b) for a, b in zip(before, theirs, strict=True)}
+        wrong = [length for length, one in apart.items() if (one.max() if limit == EXACT else one.mean()) > limit]
+        raise Refused(
+            f"vLLM computes another model than transformers before anything is published: log-probs differ by up to "
+            f"{max(float(one.max()) for one in apart.values()):.2g} nats, in sequences of {_listed(wrong)} tokens"
+        )
     for version in (1, 2):
         perturb(learner, version)
         after = learner.score(task.sequences())
@@ -278,6 +291,10 @@ def engine_agrees(task: Task, engine: RemoteEngine) -> str:
         words.append(verdict(task, after, engine.ask(task.sequences()), moved))
         before = after
     return next((word for word in words if "WRONG" in word), words[-1])
+
+
+def _listed(lengths: Sequence[int]) -> str:
+    return ", ".join(str(length) for length in lengths)
 
 
 def lora_agrees(task: Task, engine: RemoteEngine) -> str:
@@ -314,7 +331,7 @@ def checkpoint_loads(task: Task, engine: RemoteEngine) -> str:
 
 def ranks_agree(task: Task) -> str:
     """One learning step by two ranks (gloo, on the CPU, fp32) against the same by one."""
-    context = get_context("fork")  # nothing has run in this process yet
+    context = get_context("fork")  # this process has neither threads nor a GPU yet
     pipes = [context.Pipe() for _ in range(3)]
     places = [(0, 2), (1, 2), (0, 1)]
     processes = [

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlpost.benchmarks.harness import Results, parser, start_in
-from rlpost.benchmarks.model_cells import Task, examine, serve
+from rlpost.benchmarks.model_cells import Task, examine, serve, spoilt
 from rlpost.benchmarks.model_families import FAMILIES
 from rlpost.benchmarks.model_page import COLUMNS, write_page
 from rlpost.rollout.vllm.config import VllmConfig, engine_environment
@@ -50,8 +50,7 @@ def main() -> None:
     results = Results(name, args.out, {"dtype": dtype})
     results.rows = [row for row in kept if row["family"] not in families]
     ends = time.monotonic() + args.seconds
-    context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forking(args.device)
 
     def one(name: str) -> None:
         if time.monotonic() < ends:
@@ -67,6 +66,20 @@ def main() -> None:
 
 
 PRELOADED = ["rlpost.benchmarks.model_cells", "rlpost.rollout.vllm.engine", "rlpost.rollout.vllm.core", "peft"]
+
+
+def forking(device: str) -> Any:
+    """Processes forked from one that has imported all; started from nothing where its imports touched a GPU."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    if device == "cuda":
+        told, answer = context.Pipe(duplex=False)
+        asked = context.Process(target=spoilt, args=(answer,))
+        asked.start()
+        if told.recv():
+            return get_context("spawn")
+        asked.join()
+    return context
 
 
 def variables(device: str) -> dict[str, str]:

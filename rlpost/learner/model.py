@@ -137,7 +137,8 @@ def refuse_recurrent(model: nn.Module) -> None:
         if known and not isinstance(module, PreTrainedModel):
             raise ModelRefused(
                 f"{type(model).__name__} is refused: layer '{name}' ({type(module).__name__}) carries a recurrent "
-                "state, which the next sequence of a pack would begin with and vLLM computes in chunks of its own"
+                "state, which a pack would hand on from one sequence to the next; there is no other way for such layers "
+                "here yet"
             )
 
 
