@@ -137,8 +137,7 @@ def refuse_recurrent(model: nn.Module) -> None:
         if known and not isinstance(module, PreTrainedModel):
             raise ModelRefused(
                 f"{type(model).__name__} is refused: layer '{name}' ({type(module).__name__}) carries a recurrent "
-                "state, which a pack would hand on from one sequence to the next; there is no other way for such layers "
-                "here yet"
+                "state, which a pack would hand on from one sequence to the next, and there is no other way for it here"
             )
 
 

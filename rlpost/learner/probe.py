@@ -3,9 +3,9 @@
 Random tokens, in sequences of several lengths (one token, 64, past every window and chunk, the longest of the run), go
 through the model's own forward pass, plain attention and full logits, each alone; and through ours, tiled, alone and
 all together. In fp32 at first; then once more as the policy will be trained: sharded, with adapters, in its dtype (but
-before layers are compiled, which takes a minute at the first step, not here). A model that disagrees is computed more slowly (own_forward.py) or refused with the reason,
-because training on log-probabilities that are a little wrong fails silently. Left out: lengths whose plain attention
-would take too long or too much memory here.
+before layers are compiled, which takes a minute at the first step, not here). A model that disagrees is computed more
+slowly (own_forward.py) or refused with the reason, because training on log-probabilities that are a little wrong fails
+silently. Left out: lengths whose plain attention would take too long or too much memory here.
 """
 
 from __future__ import annotations
