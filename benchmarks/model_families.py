@@ -96,7 +96,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "SmolLM3": ("smollm3", {"no_rope_layers": [1, 0]}),
     "GPT-OSS (sinks)": ("gpt_oss", {
         "head_dim": 32, "sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128,
+            "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}}),
     "MiniCPM3": ("minicpm3", {
         "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 48, "qk_rope_head_dim": 32,
         "qk_nope_head_dim": 32, "v_head_dim": 32, "head_dim": 64, "dim_model_base": 64, "scale_emb": 4,

@@ -35,14 +35,15 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int, names: S
     Raises:
         ModelError: a target names no layer of the model, or one that cannot carry an adapter.
     """
-    chosen = targeted(model, config.targets)  # by full names, or peft would also wrap experts' tensors
+    chosen = [f"0.{name}" for name in targeted(model, config.targets)]
+    holder = nn.ModuleList([model])  # of a transformers model itself, peft would also wrap experts' tensors
     peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen, lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter is meant
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # peft then sets it itself
         for adapter in names:
             torch.manual_seed(seed)
-            inject_adapter_in_model(peft, model, adapter)
+            inject_adapter_in_model(peft, holder, adapter)
     for _, layer in adapters(model):
         layer.lora_A.requires_grad_(True)
         layer.lora_B.requires_grad_(True)

@@ -18,7 +18,8 @@ from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
-from rlpost.learner.lora import check_targets, targeted
+from rlpost.learner.lora import adapters, check_targets, targeted
+from rlpost.rollout.parameters import ModelParameters
 from tests.learner.helpers import Clipped, batch, setup
 
 LORA = LoraConfig(rank=4, alpha=8)
@@ -130,6 +131,14 @@ def test_targets_are_refused_without_the_models_weights(tmp_path: Path) -> None:
     check_targets(tmp_path, LoraConfig(targets=("qkv_proj", "mlp.down_proj")))
     with pytest.raises(ModelError, match="no layer q_proj"):
         check_targets(tmp_path, LORA)
+
+
+def test_layers_beside_experts_carry_adapters_and_the_experts_do_not(tmp_path: Path) -> None:
+    lora = LoraConfig(rank=4, alpha=8, targets=("q_proj", "mlp.down_proj", "shared_experts.down_proj"))
+    ours = Learner(setup(write_family("GLM-4-MoE", tmp_path), lora=lora), algorithm=Clipped())
+    carriers = {name.split("layers.")[1] for name, _ in adapters(ours.policy.model)}
+    assert carriers == {"0.self_attn.q_proj", "1.self_attn.q_proj", "0.mlp.down_proj", "1.mlp.shared_experts.down_proj"}
+    ModelParameters.of(str(tmp_path)).check(ours.weights(1))
 
 
 def test_adapters_of_a_transposed_matrix_merge_as_they_compute(tmp_path: Path) -> None:
