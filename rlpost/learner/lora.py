@@ -57,8 +57,18 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether the module is one matrix product and nothing else; some routers are linear layers that do more."""
-    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
+    """Whether the module is a matrix product: some routers are linear layers that give experts and their weights."""
+    if not isinstance(module, (nn.Linear, Conv1D)):
+        return False
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    rows, columns = module.weight.shape
+    try:
+        with torch.no_grad():
+            given = module(module.weight.new_zeros(1, columns))
+    except Exception:  # it wants more than its input
+        return False
+    return isinstance(given, Tensor) and given.shape == (1, rows)
 
 
 def targeted(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
