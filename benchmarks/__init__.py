@@ -12,6 +12,7 @@ BENCHMARKS = {
     "step_cpu": "steps on a CPU against TRL's GRPOTrainer, turn by turn",
     "learner": "the learner alone: tokens a second, utilisation, memory, long contexts, packed against padded",
     "logprobs": "log-probs and entropies of the output head: time and memory against other ways",
+    "models": "every family of models: learner, packing, ranks, engine, LoRA and checkpoints against the model itself",
     "publish": "publishing weights: GB a second, and how long sampling pauses",
     "scaling": "1, 2, 4, 8 GPUs: the learner, rollout workers, whole steps and publication, weak and strong",
     "engine_steps": "an engine's step: milliseconds by requests, the costliest kernels and functions",

@@ -19,6 +19,7 @@ from rlpost.faults import RunError
 from rlpost.learner.batch import LearnerSetup
 from rlpost.learner.errors import ModelError
 from rlpost.learner.group import LearnerGroup
+from rlpost.learner.lora import check_targets
 from rlpost.learner.source import materialise
 from rlpost.placement import Placement, place
 from rlpost.progress import Progress
@@ -149,6 +150,8 @@ def first_model(loaded: LoadedRecipe, folder: RunFolder, progress: Progress, res
     kind = loaded.built.model
     try:
         model = materialise(recipe.model, folder.model, recipe.seed, kind, convert=recipe.warm_start is not None)
+        if recipe.learner.lora is not None:
+            check_targets(model, recipe.learner.lora, recipe.model.trust_remote_code)
     except ModelError as error:
         raise RunError(str(error)) from error
     if recipe.warm_start is None:
@@ -189,6 +192,7 @@ def learner_setup(loaded: LoadedRecipe, model: Path, placement: Placement) -> Le
         transport=placement.transport.name,
         publish_dtype=recipe.engine.compute_dtype(placement.device),
         compiled=compiles(recipe, placement.device),
+        max_context=recipe.rollout.max_context,
         yields_memory=recipe.engine.sleep,
     )
 
@@ -217,6 +221,7 @@ def start_workers(
             "deterministic": recipe.deterministic,
             "version": 0,
             "transport": placement.transport.name,
+            "trust_remote_code": recipe.model.trust_remote_code,
             **own_options,
         },
         env_options=loaded.env_options,
@@ -242,7 +247,6 @@ def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[st
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,
         "slots": recipe.engine.slots,
-        "trust_remote_code": recipe.model.trust_remote_code,
         "rank": rank,
         "targets": lora.targets if lora else (),
     }

@@ -10,6 +10,7 @@ own model in fp32 (TRL's trainer knows no masks). Left out: checkpoints and adap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from rlpost.algorithms.elbo import draw_masks
-from rlpost.learner.attention import NAME as PACKED
 from rlpost.learner.config import LearnerConfig
 from rlpost.learner.model import load_model
 from rlpost.learner.optimizers import clip_gradient
@@ -25,6 +25,7 @@ from rlpost.learner.packing import share
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.rows import Rows
 from rlpost.learner.sharding import Ranks
+from rlpost.learner.source import generation_config, write_model
 from rlpost.rollout.diffusion.config import DiffusionConfig
 from rlpost.rollout.diffusion.decode import Row, decode
 from rlpost.rollout.diffusion.model import BlockModel
@@ -45,7 +46,7 @@ def train(job: WarmStartJob, conversations: Sequence[Conversation], checks: Sequ
     tokenizer = AutoTokenizer.from_pretrained(job.model, trust_remote_code=job.trust_remote_code)
     examples = [as_example(one, job.rollout.max_new_tokens, int(tokenizer.eos_token_id)) for one in conversations]
     steps, reached = _fit(job, policy, config, examples, checks, int(tokenizer.eos_token_id))
-    policy.model.save_pretrained(job.output)
+    write_model(policy.model, Path(job.output), generation_config(job.model))
     tokenizer.save_pretrained(job.output)
     words = f"{DONE} {steps} steps"
     if job.config.stop_accuracy is not None:
@@ -131,8 +132,7 @@ def accuracy(
     try:
         samples = decode(block, rows, length, config, stop_token_ids)
     finally:
-        if policy.packs:
-            policy.model.set_attn_implementation(PACKED)
+        policy.use_attention()
     right = [
         sample.token_ids.tolist()[: len(one.input_ids) - one.last_turn] == one.input_ids[one.last_turn :][:length]
         for sample, one in zip(samples, checks, strict=True)

@@ -7,6 +7,7 @@ processes (accelerate's launcher is for that).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
+from rlpost.learner.rotary import freeze_rotary
+from rlpost.learner.source import generation_config, write_model
 from rlpost.warm_start import DONE, PROGRESS, WarmStartJob
 from rlpost.warm_start_data import Conversation
 
@@ -88,11 +91,12 @@ def train(job: WarmStartJob, conversations: Sequence[Conversation], checks: Sequ
     model: Any = AutoModelForCausalLM.from_pretrained(
         job.model, dtype=torch.float32, trust_remote_code=job.trust_remote_code
     )
+    freeze_rotary(model, job.rollout.max_context)
     trainer = _trainer(job, model, conversations)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Reporter(job.config.steps, checks, job.config.stop_accuracy))
     trainer.train()
-    model.save_pretrained(job.output)
+    write_model(model, Path(job.output), generation_config(job.model))
     # afresh: the trainer gives a tokenizer without a padding token one
     AutoTokenizer.from_pretrained(job.model, trust_remote_code=job.trust_remote_code).save_pretrained(job.output)
 

@@ -33,27 +33,35 @@ class ModelParameters:
     optional: dict[str, Shape]
 
     @classmethod
-    def of(cls, model: str) -> ModelParameters:
+    def of(cls, model: str, trust_remote_code: bool = False) -> ModelParameters:
         """Read them from the configuration in ``model`` (a folder or a hub name); no weights are loaded.
 
         Raises:
             EngineError: transformers cannot build the model from its configuration.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig
+
+        from rlpost.rollout.hf_model import auto_class
 
         try:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+            made = auto_class(model, trust_remote_code)
             with torch.device("meta"):
-                skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+                skeleton = made.from_config(config, trust_remote_code=trust_remote_code)
         except Exception as error:
             raise EngineError(f"cannot read the parameter names of model '{model}': {error}") from error
         return cls.of_module(skeleton)
 
     @classmethod
     def of_module(cls, model: nn.Module) -> ModelParameters:
-        """Those of a model in memory."""
-        required = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        """Those of a transformers model in memory, buffers that a checkpoint has among them."""
+        from rlpost.rollout.hf_names import checkpoint_weights, model_weights
+
+        live = dict(model_weights(model))
+        hollow = {name: torch.empty(weight.shape, device="meta") for name, weight in live.items()}
+        required = {name: tuple(weight.shape) for name, weight in checkpoint_weights(model, hollow.items())}
         every = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
-        tied = {name: shape for name, shape in every.items() if name not in required}
+        tied = {name: shape for name, shape in every.items() if name not in live}
         return cls(required, tied)
 
     def adapters(self, rank: int) -> ModelParameters:

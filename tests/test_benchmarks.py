@@ -19,6 +19,7 @@ from rlpost.benchmarks import BENCHMARKS
 from rlpost.benchmarks.harness import SHAPES, Results, flops, matrix_parameters
 from rlpost.benchmarks.learner import sequences
 from rlpost.benchmarks.memory import MemoryWatch
+from rlpost.benchmarks.model_page import COLUMNS, write_page
 from rlpost.cli import app
 
 
@@ -88,6 +89,34 @@ def test_smallest_runs(name: str, options: list[str], row: str, tmp_path: Path) 
     rows = {one["part"]: one for one in json.loads((tmp_path / f"{name}.json").read_text())["rows"]}
     assert "failed" not in rows[row]
     assert set(SHAPES) >= {"tiny"}
+
+
+@pytest.mark.slow
+def test_families_of_models_are_right_in_every_part_of_a_run(tmp_path: Path) -> None:
+    """Dense, a mixture with renamed experts, one with a router's correction bias, caps, and rotary scaling."""
+    families = ["Llama", "Mixtral", "GLM-4-MoE", "Gemma 2 (soft caps)", "Phi-3, longrope", "OLMo 2"]
+    command = [sys.executable, "-m", "rlpost.cli", "bench", "models", "--out", str(tmp_path), "--device", "cpu"]
+    page = tmp_path / "models.md"
+    subprocess.run([*command, "--families", *families, "--page", str(page)], check=True, timeout=900)
+    rows = json.loads((tmp_path / "models-cpu-fp32.json").read_text())["rows"]
+    assert {row["family"] for row in rows} == set(families)
+    for row in rows:
+        for column in COLUMNS:
+            assert row[column].startswith(("right", "transformers right")), (row["family"], column, row[column])
+            assert "vLLM right" in row[column] or column != "checkpoint"
+    assert all(f"| {family} |" in page.read_text() for family in families)
+
+
+def test_the_page_gives_each_reason_once(tmp_path: Path) -> None:
+    results = Results("models-cpu-fp32", tmp_path, {"dtype": "fp32"})
+    right, refused = dict.fromkeys(COLUMNS, "right (1e-06)"), dict.fromkeys(COLUMNS, "refused: too odd")
+    results.rows = [{"family": "A", "path": "packed"} | right, {"family": "B", "path": ""} | refused]
+    results.write()
+    write_page(tmp_path / "models.md", tmp_path)
+    lines = (tmp_path / "models.md").read_text().splitlines()
+    assert "| A | packed | " + " | ".join(["right (1e-06)"] * 6) + " |" in lines
+    assert "| B |  | " + " | ".join(["refused [1]"] * 6) + " |" in lines
+    assert [line for line in lines if "too odd" in line] == ["1. too odd"]
 
 
 def test_the_table_of_methods_by_hand() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,8 @@ class BilevelLearner:
         self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
         how = (setup.folder, setup.config, self._ranks, setup.trust_remote_code, setup.seed)
         shared = setup.config.lora is not None
-        policies = [load_model(*how, adapters=SIDES)] * 2 if shared else [load_model(*how) for _ in SIDES]
+        load = partial(load_model, *how, max_context=setup.max_context)
+        policies = [load(adapters=SIDES)] * 2 if shared else [load() for _ in SIDES]
         self._u, self._w = (
             _Side(name, policy, self._ranks, setup, algorithm) for name, policy in zip(SIDES, policies, strict=True)
         )

@@ -155,6 +155,7 @@ class _Run:
             trust_remote_code=recipe.model.trust_remote_code,
             seed=recipe.seed,
             collective_timeout_s=recipe.cluster.deadline_s,
+            max_context=recipe.rollout.max_context,
         )
         deadline_s = recipe.cluster.deadline_s
         return LearnerGroup(setup, self.seats.learner, deadline_s, actor=actor)

@@ -142,6 +142,7 @@ def _workers(
             "seeded": settings.deterministic,
             "scored": False,
             "own_process": gpus > 0 and not settings.deterministic,
+            "trust_remote_code": settings.trust_remote_code,
         },
         trust_remote_code=settings.trust_remote_code,
         settings=wanted,

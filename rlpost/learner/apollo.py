@@ -7,8 +7,9 @@ With G (m, n) a matrix's gradient, m <= n (else its transpose), and P (r, m) ~ N
     U = s G, its norm at most ``growth`` times the last one's;   W <- W - lr sqrt(scale) U - lr decay W
 
 The raw gradient is scaled, so the update has full rank. P is drawn anew from (seed, weight, period) and never stored:
-the state of a matrix is 2 r n numbers and one norm. Left out: quantised weights. A sharded weight is treated shard by
-shard, each as a matrix of its own, so its state belongs to a number of ranks.
+the state of a matrix is 2 r n numbers and one norm. Experts that share one tensor (E, m, n) are E matrices, each with
+its own P, factors and norm. Left out: quantised weights. A sharded weight is treated shard by shard, each as a matrix
+(or some of the experts) of its own, so its state belongs to a number of ranks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Apollo(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups. A group whose ``kind`` is not ``matrices`` gets plain AdamW (embeddings, output
-            head, norms, biases); without ``kind``, what has two dimensions is projected.
+            head, norms, biases); without ``kind``, what has two or three dimensions is projected.
         lr, betas, eps, weight_decay: as AdamW's; the decay is decoupled.
         rank: r; at most the matrix's smaller side.
         scale: alpha; updates are multiplied by its root.
@@ -81,41 +82,42 @@ class Apollo(torch.optim.Optimizer):
                     continue
                 state = self.state[weight]
                 state["step"] = state.get("step", 0) + 1
-                if weight.ndim == 2 and group.get("kind", "matrices") == "matrices":
+                if weight.ndim in (2, 3) and group.get("kind", "matrices") == "matrices":
                     self._scaled(weight, state, group, number)
                 else:
                     _adamw(weight, state, group)
         return loss
 
     def _scaled(self, weight: Tensor, state: dict[str, Any], group: dict[str, Any], number: int) -> None:
-        """One APOLLO update of one matrix (of this rank's shard of it)."""
+        """One APOLLO update of one matrix or of (E, m, n) matrices, each for itself (of this rank's shard of it)."""
         own, gradient = _local(weight), _local(weight.grad).float()
-        flat = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.t()
+        if own.numel() == 0:  # a rank without any of the experts
+            return
+        flat = gradient if gradient.shape[-2] <= gradient.shape[-1] else gradient.mT
         projected = self._projection(flat, number, state["step"]) @ flat
         if "exp_avg" not in state:
             state["exp_avg"] = torch.zeros_like(projected)
             state["exp_avg_sq"] = torch.zeros_like(projected)
-            state["norm"] = projected.new_zeros(1)
+            state["norm"] = projected.new_zeros(math.prod(flat.shape[:-2]))
         adapted = _moments(projected, state, group)
-        if self.per_tensor:
-            factor = adapted.norm() / (projected.norm() + TINY)
-        else:
-            factor = adapted.norm(dim=0) / (projected.norm(dim=0) + TINY)
+        over = (-2, -1) if self.per_tensor else (-2,)
+        factor = adapted.norm(dim=over, keepdim=True) / (projected.norm(dim=over, keepdim=True) + TINY)
         update = flat * factor
-        norm, last = update.norm(), state["norm"]
-        limit = torch.where(last[0] > 0, (self.growth * last[0] / norm.clamp_min(TINY)).clamp(max=1.0), 1.0)
-        last.copy_(norm * limit)
-        update = update.mul_(limit) if flat is gradient else update.mul_(limit).t()
+        norm, last = update.norm(dim=(-2, -1), keepdim=True), state["norm"].view(*flat.shape[:-2], 1, 1)
+        limit = torch.where(last > 0, (self.growth * last / norm.clamp_min(TINY)).clamp(max=1.0), 1.0)
+        last.copy_(torch.where(norm > 0, norm * limit, last))  # an expert without a token keeps its bound
+        update = update.mul_(limit)
         own.mul_(1 - group["lr"] * group["weight_decay"])
-        own.add_(update.to(own.dtype), alpha=-group["lr"] * math.sqrt(self.scale))
+        own.add_((update if flat is gradient else update.mT).to(own.dtype), alpha=-group["lr"] * math.sqrt(self.scale))
 
     def _projection(self, flat: Tensor, number: int, step: int) -> Tensor:
-        """(r, m) normal with variance 1/r, the same for all steps of a period."""
+        """(..., r, m) normal with variance 1/r, the same for all steps of a period."""
         period = (step - 1) // self.refresh
         generator = torch.Generator(device=flat.device)
         generator.manual_seed((self.seed * 1_000_003 + number) * 1_000_003 + period)
-        rank = min(self.rank, flat.shape[0])
-        drawn = torch.randn(rank, flat.shape[0], generator=generator, device=flat.device, dtype=torch.float32)
+        *experts, wide, _ = flat.shape
+        rank = min(self.rank, wide)
+        drawn = torch.randn(*experts, rank, wide, generator=generator, device=flat.device, dtype=torch.float32)
         return drawn.div_(math.sqrt(rank))
 
 

@@ -6,7 +6,8 @@ gradient checkpointing. On CUDA in half precision torch's variable-length FlashA
 equal length cuDNN's attention; elsewhere queries, keys and values are gathered into right-padded rows of similar
 length inside the attention alone, where causality (or, for a bidirectional model, a mask) keeps the padding out. Where
 sequences share their first rows (sharing.py), attention gathers whole ones and drops the repeated results. Left out:
-dropout (a policy's log-probs must not be random), soft-capping and attention sinks.
+dropout (a policy's log-probs must not be random), soft-capping and attention sinks (own_forward.py computes such models
+by their own attention).
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def _padded(
                 scale=scaling,
                 enable_gqa=shared,
             )
-        flat = output.transpose(1, 2).reshape(group.rows * group.width, *query.shape[1:])
+        flat = output.transpose(1, 2).reshape(group.rows * group.width, query.shape[1], -1)
         outputs.append(flat if group.keep is None else flat.index_select(0, group.keep))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

@@ -40,6 +40,7 @@ class LearnerSetup:
         transport: name of the transport that published weights travel by.
         publish_dtype: "fp32", "bf16" or "fp16", what engines compute in and weights travel in; None: as the learner.
         compiled: torch.compile the decoder layers; takes a minute at the first step.
+        max_context: tokens of the run's longest sequence (``rollout.max_context``); None: as long as the model allows.
         yields_memory: give cached GPU memory back before every publication, to an engine that sleeps meanwhile.
     """
 
@@ -55,6 +56,7 @@ class LearnerSetup:
     transport: str = DEFAULT_TRANSPORT
     publish_dtype: str | None = None
     compiled: bool = False
+    max_context: int | None = None
     yields_memory: bool = False
 
 

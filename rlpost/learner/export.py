@@ -7,7 +7,6 @@ record (the runtime's) and loading it (rollout).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from rlpost.learner.config import LoraConfig
 from rlpost.learner.gpu_memory import whole_segments
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
-from rlpost.learner.source import quiet
+from rlpost.learner.source import GENERATION, write_model
 from rlpost.rollout.digest import Sent, Unread, read, whole_piece
+from rlpost.rollout.hf_names import layer_of
 from rlpost.rollout.weight_update import WeightUpdate
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -68,10 +68,12 @@ class PublishedWeights:
 
     def announcement(self, version: int, transport: str) -> WeightUpdate:
         """See WeightSource."""
-        named = self._policy.adapter_shapes() if self._adapters else self._policy.plain_shapes()
-        dtypes = [_NAMES[self._dtype]] * len(named)
-        nothing: list[Any] = [None] * len(named)
-        return WeightUpdate(version, list(named), dtypes, list(named.values()), transport, nothing, self._adapters)
+        policy = self._policy
+        given = policy.announced_adapters(self._dtype) if self._adapters else policy.announced(self._dtype)
+        names, dtypes, shapes = map(list, zip(*given, strict=True))
+        nothing: list[Any] = [None] * len(names)
+        dtype_names = [_NAMES[dtype] for dtype in dtypes]
+        return WeightUpdate(version, names, dtype_names, shapes, transport, nothing, self._adapters)
 
     def shares(self, version: int, transport: str, pack: Callable[[Tensor], Any]) -> Iterator[WeightUpdate]:
         """See WeightSource. Of several ranks each gives every so many-th layer as a part of its own, so that no process
@@ -100,12 +102,6 @@ class PublishedWeights:
             return torch.empty(size, dtype=torch.uint8, device=self.device)
 
 
-def layer_of(name: str) -> str:
-    """The beginning of a weight's name that it shares with its layer: up to the first number; itself without one."""
-    found = re.match(r".*?\.\d+\.", name)
-    return found[0] if found else name
-
-
 def files_beside_weights(folder: Path) -> dict[str, bytes]:
     """Tokenizer, configuration and remote code of a model folder; kept in memory, as the folder may be a checkpoint
     that is removed later."""
@@ -118,7 +114,7 @@ def save_folder(
 ) -> None:
     """Write a Hugging Face folder: fp32 masters, configuration and tokenizer; where only adapters are trained, a PEFT
     checkpoint of them for the model in ``base``. A collective; rank 0 writes."""
-    given = policy.adapter_weights(torch.float32) if lora else policy.full_weights(torch.float32)
+    given = policy.adapter_weights(torch.float32) if lora else policy.module_weights(torch.float32)
     weights = {name: weight.cpu() for name, weight in given if ranks.rank == 0}
     if ranks.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +123,5 @@ def save_folder(
         if lora is not None:
             write_adapters(weights, lora, base, folder)
         else:
-            with quiet():
-                policy.model.save_pretrained(folder, state_dict=weights)
+            write_model(policy.model, folder, beside.get(GENERATION), weights)
     ranks.barrier()

@@ -71,7 +71,15 @@ class Learner:
             )
         sharded = world > 1 or config.compute_dtype(device.type) != "fp32"
         self._ranks = Ranks(rank, world, device, setup.rendezvous, setup.collective_timeout_s, sharded)
-        self.policy = load_model(self._base, config, self._ranks, setup.trust_remote_code, setup.seed, setup.compiled)
+        self.policy = load_model(
+            self._base,
+            config,
+            self._ranks,
+            setup.trust_remote_code,
+            setup.seed,
+            setup.compiled,
+            max_context=setup.max_context,
+        )
         found = self.policy.reading.kind
         if algorithm is not None and algorithm.model != found:
             raise LearnerError(f"the algorithm trains a {algorithm.model} model, and '{setup.folder}' is a {found} one")

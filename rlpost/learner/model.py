@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 from rlpost.learner import lora, probe
 from rlpost.learner.attention import TRACED
 from rlpost.learner.config import LearnerConfig
-from rlpost.learner.errors import ModelError
+from rlpost.learner.errors import ModelError, ModelRefused
 from rlpost.learner.optimizers import FRUGAL, weight_dtype
-from rlpost.learner.own_forward import OwnForward
+from rlpost.learner.own_forward import OwnForward, PaddedRows
 from rlpost.learner.policy import PolicyModel
 from rlpost.learner.reading import Reading
+from rlpost.learner.rotary import freeze_rotary
 from rlpost.learner.sharding import Ranks, shard
 from rlpost.learner.source import materialise, quiet
 from rlpost.learner.varlen import available
@@ -41,8 +42,9 @@ def load_model(
     seed: int = 0,
     compiled: bool = False,
     adapters: Sequence[str] = lora.ALONE,
+    max_context: int | None = None,
 ) -> PolicyModel:
-    """Load the policy, prove that its log-probabilities are exact, add adapters, shard.
+    """Load the policy, prove that its log-probabilities are exact, add adapters, shard; prove it again as it is then.
 
     Args:
         folder: from ``materialise``.
@@ -52,19 +54,16 @@ def load_model(
         seed: of adapters' initial weights.
         compiled: compile the decoder layers.
         adapters: names of the adapters, where there are any.
+        max_context: tokens of the longest sequence of the run; None: as long as the model allows.
 
     Raises:
         ModelError: the weights cannot be read.
-        ModelRefused: tiled log-probabilities or packing would not be exact for this model.
+        ModelRefused: no way of ours to compute log-probabilities is exact for this model.
     """
     compute = DTYPES[config.compute_dtype(ranks.device.type)]
     load_on = ranks.device if ranks.world == 1 else torch.device("cpu")  # a shard may fit where the whole does not
-    model = _read(folder, trust).to(load_on)
-    _still(model)
-    own_code = type(model).__module__.startswith(REMOTE_CODE) and not Reading.of(model.config).causal
-    policy = OwnForward(model, torch.float32) if own_code else PolicyModel(model, torch.float32)
-    if policy.packs:
-        probe.check(policy)
+    model = _read(folder, trust).to(load_on).eval()  # for good: see PolicyModel.train
+    policy, own = _exact(model, max_context)
     policy.compute = compute
     policy.alone = ranks.world == 1
     policy.offload = config.gradient_checkpointing == "offload"
@@ -73,9 +72,6 @@ def load_model(
         for weight in model.parameters():
             if not weight.requires_grad:
                 weight.data = weight.data.to(compute)  # frozen weights need no fp32 master
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()
     if weight_dtype(config.optimizer.name) is torch.bfloat16:
         if compute is not torch.bfloat16:
             raise ModelError(
@@ -85,11 +81,67 @@ def load_model(
             weight.data = weight.data.to(compute)
     if ranks.mesh is not None:
         shard(policy, [] if _roomy(config, ranks, model) else policy.layers(), ranks.mesh, compute)
-    if available(policy.device, compute):
+    if policy.packs and available(policy.device, compute):
         policy.padded = not probe.kernel_agrees(policy)
-    if compiled:
+    if own is not None:
+        probe.confirm(policy, own)
+    if compiled and policy.packs:
         _compile(policy)
+    if config.gradient_checkpointing:
+        policy.checkpoint_layers()
     return policy
+
+
+def _exact(model: Any, max_context: int | None) -> tuple[PolicyModel, probe.Reference | None]:
+    """The fastest way to compute this model that gives its own numbers, and those; none are compared of a diffusion
+    model that brings its own code, which is only ever computed as it is.
+
+    Raises:
+        ModelRefused: there is none; the message says what each way differs in.
+    """
+    causal = Reading.of(model.config).causal
+    if type(model).__module__.startswith(REMOTE_CODE) and not causal:
+        return OwnForward(model, torch.float32), None
+    refuse_recurrent(model)
+    freeze_rotary(model, max_context)
+    policy = PolicyModel(model, torch.float32)
+    own = probe.reference(policy, max_context)
+    reasons = []
+    for attention in (None, "sdpa", "eager") if causal else (None,):
+        try:
+            if attention is not None:
+                policy = PaddedRows(model, torch.float32, attention=attention)
+            probe.check(policy, own)
+        except (ModelRefused, ValueError) as error:  # transformers' own refusal of an attention it has not
+            reasons.append(f"{_WAYS[attention]}: {error}")
+        else:
+            return policy, own
+    raise ModelRefused(f"{type(model).__name__} is refused. " + "; ".join(reasons))
+
+
+_WAYS = {
+    None: "packed",
+    "sdpa": "each sequence in a row of its own, with torch's attention",
+    "eager": "each sequence in a row of its own, with plain attention",
+}
+
+
+def refuse_recurrent(model: nn.Module) -> None:
+    """Refuse models with layers that carry a state along the sequence.
+
+    Raises:
+        ModelRefused: naming the first of them.
+    """
+    for name, module in model.named_modules():
+        known = any(word in type(module).__name__ for word in _RECURRENT)
+        if known and not isinstance(module, PreTrainedModel):
+            raise ModelRefused(
+                f"{type(model).__name__} is refused: layer '{name}' ({type(module).__name__}) carries a recurrent "
+                "state, which a pack would hand on from one sequence to the next, and there is no other way for it here"
+            )
+
+
+_RECURRENT = ("Mamba", "GatedDeltaNet", "ShortConv", "RecurrentBlock", "LinearAttention", "LightningAttention", "Rwkv")
 
 
 def _compile(policy: PolicyModel) -> None:
@@ -101,7 +153,7 @@ def _compile(policy: PolicyModel) -> None:
     activations."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     torch._functorch.config.activation_memory_budget = CHEAP
-    if policy.packs and not policy.padded:
+    if not policy.padded:
         policy.model.set_attn_implementation(TRACED)
     for layer in policy.layers():
         setattr(layer, "forward", torch.compile(layer.forward, dynamic=True))  # noqa: B010  (mypy: not a method)
@@ -136,13 +188,3 @@ def read_weights(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     """
     model: PreTrainedModel = _read(folder, trust=type(like).__module__.startswith(REMOTE_CODE))
     return model
-
-
-def _still(model: nn.Module) -> None:
-    """No dropout: a policy's log-probabilities must be the same whenever they are computed."""
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a plain number, which nn.Module types as a tensor)

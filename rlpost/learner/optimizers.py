@@ -140,7 +140,8 @@ def make_optimizer(
     kinds: dict[str, list[nn.Parameter]] = {"matrices": [], "embeddings": [], "others": []}
     for name, weight in weights:
         embeds = any(part in name for part in EMBEDDINGS)
-        kinds["others" if weight.ndim < 2 else "embeddings" if embeds else "matrices"].append(weight)
+        vector = weight.ndim < 2 or name.endswith("bias")  # biases of all experts lie in one tensor
+        kinds["others" if vector else "embeddings" if embeds else "matrices"].append(weight)
     groups = [
         {"params": params, "weight_decay": 0.0 if kind == "others" else config.weight_decay, "kind": kind}
         for kind, params in kinds.items()

@@ -134,13 +134,31 @@ def _units(lengths: Sequence[int], most: int, members: Sequence[int], kin: Kin |
     return sorted(units, key=lambda unit: (-unit.rows, unit.members[0]))
 
 
+def pack_padded(lengths: Sequence[int], max_tokens: int, members: Sequence[int]) -> list[Pack]:
+    """Packs whose sequences, all padded to the longest of them, have at most ``max_tokens`` tokens; next-fit
+    decreasing, so that sequences of similar length meet."""
+    bins: list[list[int]] = []
+    for index in _longest_first(lengths, members):
+        if bins and (len(bins[-1]) + 1) * lengths[bins[-1][0]] <= max_tokens:
+            bins[-1].append(index)
+        else:
+            bins.append([index])
+    return [Pack(tuple(own), sum(lengths[index] for index in own)) for own in bins]
+
+
 def share(
-    lengths: Sequence[int], ranks: int, max_tokens: int, members: Sequence[int] | None = None, kin: Kin | None = None
+    lengths: Sequence[int],
+    ranks: int,
+    max_tokens: int,
+    members: Sequence[int] | None = None,
+    kin: Kin | None = None,
+    padded: bool = False,
 ) -> list[list[Pack]]:
     """Packs of each rank: rows balanced, and the same number of packs everywhere.
 
     Sequences (families, where there are several a rank) go, largest first, to the rank with the fewest rows so far;
-    each rank packs its own; ranks with fewer packs get empty ones, because every forward pass is a collective.
+    each rank packs its own (``padded``: by ``pack_padded``); ranks with fewer packs get empty ones, because every
+    forward pass is a collective.
 
     Returns:
         One list of packs a rank; at least one pack each.
@@ -153,6 +171,6 @@ def share(
         rank = min(range(ranks), key=lambda candidate: (rows[candidate], candidate))
         shares[rank] += unit.members
         rows[rank] += unit.rows
-    packs = [pack(lengths, max_tokens, own, kin) for own in shares]
+    packs = [pack_padded(lengths, max_tokens, own) if padded else pack(lengths, max_tokens, own, kin) for own in shares]
     most = max(1, *(len(own) for own in packs))
     return [own + [Pack((), 0)] * (most - len(own)) for own in packs]

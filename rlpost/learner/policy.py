@@ -6,8 +6,10 @@ gathers it like any other weight. Left out: caches and generation (the engines')
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,13 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.distributed.fsdp import FSDPModule
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlpost.learner import lora
 from rlpost.learner.attention import NAME, PackedLayout
-from rlpost.learner.logprobs import tile_rows, tiled_logprobs
+from rlpost.learner.errors import ModelError, ModelRefused
+from rlpost.learner.logprobs import PLAIN, Logits, tile_rows, tiled_logprobs
 from rlpost.learner.reading import Reading
 from rlpost.learner.sharding import whole
+from rlpost.rollout.hf_names import checkpoint_weights, model_weights
 
 
 class PolicyModel(nn.Module):
@@ -38,10 +43,13 @@ class PolicyModel(nn.Module):
         offload: what the backward pass needs of the layers waits in CPU memory; meant for gradient checkpointing, where
             that is one input a layer.
         alone: there is one rank.
+        logits: what the model does to its head's product.
     """
 
     packs = True
     """Whether sequences share a row; their layout then reaches the attention function."""
+    attention = NAME
+    """transformers' name of the attention that the model computes with."""
 
     def __init__(self, model: PreTrainedModel, compute: torch.dtype, tile: int | None = None) -> None:
         super().__init__()
@@ -52,9 +60,17 @@ class PolicyModel(nn.Module):
         self.offload = False
         self.alone = True
         self._more = False
+        self.logits: Logits = PLAIN
         self.reading = Reading.of(model.config)
-        if self.packs:
-            self.model.set_attn_implementation(NAME)
+        self.use_attention()
+
+    def use_attention(self) -> None:
+        """Let the model compute with the attention it is trained with, after something else had its own set."""
+        self.model.set_attn_implementation(self.attention)
+
+    def train(self, mode: bool = True) -> Self:
+        """Nothing: a policy has no training mode. Dropout and a router's jitter would make its log-probs random."""
+        return self
 
     def forward(
         self, input_ids: Tensor, layout: PackedLayout, rows: Tensor, targets: Tensor, temperature: float = 1.0
@@ -71,14 +87,45 @@ class PolicyModel(nn.Module):
         Returns:
             ``(logprobs, entropies)``, both (R,), fp32 (fp64 for an fp64 model), with gradient.
         """
-        with save_on_cpu(pin_memory=input_ids.is_cuda) if self.offload else nullcontext():
-            body = self.model.base_model(
-                input_ids=input_ids, position_ids=layout.position_ids, packed_layout=layout, use_cache=False
-            )
-        hidden = body[0][0].index_select(0, rows)
+        hidden = self.hidden(input_ids, layout, rows)
         head = self.model.get_output_embeddings()
-        tile = self.tile or tile_rows(head.weight.shape[0])
-        return tiled_logprobs(hidden, head.weight, targets, temperature, tile, self.reading.mask_token_id)
+        return tiled_logprobs(
+            hidden,
+            head.weight,
+            targets,
+            temperature,
+            self.tile or tile_rows(head.weight.shape[0]),
+            self.reading.mask_token_id,
+            getattr(head, "bias", None),
+            self.logits,
+        )
+
+    def hidden(self, input_ids: Tensor, layout: PackedLayout, rows: Tensor) -> Tensor:
+        """(R, d) what the output head is applied to, at ``rows``."""
+        states = self._body(input_ids, position_ids=layout.position_ids, packed_layout=layout)
+        return states[0].index_select(0, rows)
+
+    def _body(self, input_ids: Tensor, **more: Any) -> Tensor:
+        """(B, L, d) what the model below its head makes of (B, L) tokens."""
+        with save_on_cpu(pin_memory=input_ids.is_cuda) if self.offload else nullcontext():
+            states: Tensor = body_of(self.model)(input_ids=input_ids, use_cache=False, **more)[0]
+        return states
+
+    def checkpoint_layers(self) -> None:
+        """Keep one input a layer and compute the rest again in the backward pass. Not through transformers, whose own
+        gradient checkpointing works in training mode only, with dropout and jitter.
+
+        Raises:
+            ModelError: the model does not say which its layers are.
+        """
+        layers = self.layers()
+        if not layers:
+            raise ModelError(
+                f"learner.gradient_checkpointing: {type(self.model).__name__} does not name its layers "
+                "(_no_split_modules), so nothing would be recomputed; set it to false"
+            )
+        for layer in layers:
+            setattr(layer, "forward", partial(_recomputed, layer.forward))  # noqa: B010  (mypy: not a method)
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +178,17 @@ class PolicyModel(nn.Module):
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
     def full_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        """Every weight of the plain model, one at a time: gathered, adapters merged, cast to ``dtype``.
+        """Every weight as a checkpoint of this model has it, for engines: see ``module_weights``; where transformers
+        holds weights in another form than a checkpoint (all experts of a layer in one tensor), they are given the
+        checkpoint's, a layer at a time."""
+        return checkpoint_weights(self.model, self.module_weights(dtype))
 
-        Names are those of the Hugging Face state dict; tied weights come once. A collective where the model is
-        sharded: every rank must run through it. A tensor may share memory with the live weights.
+    def module_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Every weight and buffer of the plain model, one at a time: gathered, adapters merged, cast to ``dtype``.
+
+        Names are those of the model in memory; tied weights come once; buffers (a router's bias) keep their dtype. A
+        collective where the model is sharded: every rank must run through it. A tensor may share memory with the live
+        weights.
         """
         self.settle()
         merged = {f"{name}.weight": layer for name, layer in lora.adapters(self.model)}
@@ -142,7 +196,7 @@ class PolicyModel(nn.Module):
             if name in merged:
                 yield name, lora.merged(merged[name]).to(dtype)
             else:
-                yield name, whole(weight, dtype)
+                yield name, whole(weight, dtype if isinstance(weight, nn.Parameter) else None)
 
     def adapter_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         """Factors A (rank, in) and B (out, rank) of every adapter in use, one at a time, gathered and cast to ``dtype``
@@ -153,23 +207,53 @@ class PolicyModel(nn.Module):
             yield f"base_model.model.{name}.lora_A.weight", a.to(dtype)
             yield f"base_model.model.{name}.lora_B.weight", b.to(dtype)
 
-    def plain_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and live weights of the plain model, in the order of ``full_weights``."""
-        for name, weight in self.model.named_parameters():
+    def plain_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and live weights of the plain model, in the order of ``module_weights``."""
+        for name, weight in model_weights(self.model):
             if ".lora_" not in name:
                 yield name.replace(".base_layer.", "."), weight
 
-    def plain_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of ``full_weights``, without gathering them."""
-        return {name: tuple(weight.shape) for name, weight in self.plain_weights()}
+    def announced(self, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """Names, dtypes and shapes of ``full_weights``; nothing is gathered."""
+        plain = (
+            (name, torch.empty(weight.shape, dtype=_sent(weight, dtype), device="meta"))
+            for name, weight in self.plain_weights()
+        )
+        return [(name, one.dtype, tuple(one.shape)) for name, one in checkpoint_weights(self.model, plain)]
 
-    def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of ``adapter_weights``, without gathering them."""
-        return {
-            f"base_model.model.{name}.{kind}.weight": lora.shape(layer, kind)
+    def announced_adapters(self, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """Names, dtypes and shapes of ``adapter_weights``; nothing is gathered."""
+        return [
+            (f"base_model.model.{name}.{kind}.weight", dtype, lora.shape(layer, kind))
             for name, layer in lora.adapters(self.model)
             for kind in ("lora_A", "lora_B")
-        }
+        ]
+
+
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """What is below the output head. ``base_model`` is the model itself where its class names that part by another
+    name than it has (Llama 4).
+
+    Raises:
+        ModelRefused: no part, or none alone, is a model.
+    """
+    if model.base_model is not model:
+        return model.base_model
+    parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    if len(parts) != 1:
+        raise ModelRefused(f"{type(model).__name__} does not say which part of it is below the output head")
+    return parts[0]
+
+
+def _sent(weight: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if isinstance(weight, nn.Parameter) else weight.dtype
+
+
+def _recomputed(layer: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """The layer's outputs, its inner activations not kept."""
+    if not torch.is_grad_enabled():
+        return layer(*args, **options)
+    return checkpoint(partial(layer, **options), *args, use_reentrant=False)
 
 
 def _plain_name(module: nn.Module) -> str:

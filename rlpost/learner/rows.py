@@ -96,7 +96,8 @@ class Rows:
             token = torch.zeros(1, 1, dtype=torch.int64, device=device)
             return ForwardInputs(token, model.layout([1]), nothing, nothing, nothing, nothing, nothing)
         spans = [np.arange(self.bounds[member], self.bounds[member + 1]) for member in pack.members]
-        rows = shared_rows([self.tokens[span] for span in spans], self._stems(spans)) if model.reading.causal else None
+        shares = model.reading.causal and model.packs
+        rows = shared_rows([self.tokens[span] for span in spans], self._stems(spans)) if shares else None
         positions = np.concatenate(spans)
         places = np.flatnonzero(self.wanted[positions])
         scored = positions[places]
@@ -118,8 +119,8 @@ class Rows:
     def packs(self, model: PolicyModel, ranks: int, max_tokens: int, members: Sequence[int]) -> list[list[Pack]]:
         """Packs of each rank, sequences with a prompt in common together; see ``packing.share``."""
         lengths = self.lengths
-        if not model.reading.causal:
-            return share(lengths, ranks, max_tokens, members)
+        if not (model.reading.causal and model.packs):
+            return share(lengths, ranks, max_tokens, members, padded=model.reading.causal)
         seen: dict[bytes, int] = {}
         family, stem = list(range(len(lengths))), [0] * len(lengths)
         for index in members:

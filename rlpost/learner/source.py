@@ -6,13 +6,14 @@ memory (model.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as progress
 
@@ -23,6 +24,7 @@ from rlpost.learner.errors import ModelError
 from rlpost.learner.reading import Reading
 from rlpost.learner.tiny import add_mask_token, build_model, byte_tokenizer, masked_diffusion
 
+GENERATION = "generation_config.json"
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]
 
 
@@ -118,7 +120,7 @@ def _to_diffusion(place: Path, folder: Path, trust_remote_code: bool) -> Path:
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
     for key, value in masked_diffusion(mask, logit_shift=1).items():
         setattr(model.config, key, value)
-    return _write(model, tokenizer, folder)
+    return _write(model, tokenizer, folder, generation_config(place))
 
 
 def load_tokenizer(
@@ -180,12 +182,44 @@ def _from_gguf(place: Path, folder: Path) -> Path:
     return _write(model, tokenizer, folder)
 
 
-def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, generation: bytes | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    write_model(model, folder, generation)
     with quiet():
-        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_model(
+    model: Any, folder: Path, generation: bytes | None = None, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write configuration and weights (``weights`` where given, by their names in memory).
+
+    ``generation`` is written as ``generation_config.json``, as it came: transformers reads files that it then refuses
+    to write (sampling keys without ``do_sample``), which must not cost a run its result.
+    """
+    with quiet(), _default_generation(model, generation is not None):
+        model.save_pretrained(folder, state_dict=weights)
+    if generation is not None:
+        (folder / GENERATION).write_bytes(generation)
+
+
+def generation_config(folder: Path | str) -> bytes | None:
+    """The model folder's ``generation_config.json``, as it is; None where it has none."""
+    file = Path(folder) / GENERATION
+    return file.read_bytes() if file.is_file() else None
+
+
+@contextmanager
+def _default_generation(model: Any, replaced: bool) -> Iterator[None]:
+    own = getattr(model, "generation_config", None)
+    if replaced and own is not None:
+        model.generation_config = type(own)()
+    try:
+        yield
+    finally:
+        if replaced and own is not None:
+            model.generation_config = own
 
 
 @contextmanager

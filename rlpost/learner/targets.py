@@ -76,10 +76,10 @@ def _layers(folder: Path, trust_remote_code: bool) -> set[str]:
     import torch
     from transformers import AutoConfig
 
+    from rlpost.learner.lora import linear_layers
     from rlpost.rollout.hf_model import auto_class
 
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         model = auto_class(str(folder), trust_remote_code).from_config(config)
-    head = model.get_output_embeddings()
-    return {name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear) and one is not head}
+    return set(linear_layers(model))

@@ -70,6 +70,7 @@ class VllmCore:
         scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary
             in every step, asked or not.
         rank: of the adapters that updates will bring; 0: updates bring whole models.
+        trust_remote_code: run Python code that comes with the model.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -85,6 +86,7 @@ class VllmCore:
         seeded: bool = True,
         scored: bool = True,
         rank: int = 0,
+        trust_remote_code: bool = False,
     ) -> None:
         self._transport = transport
         self._adapted = False
@@ -92,8 +94,9 @@ class VllmCore:
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
+            arguments = engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank)
             with _installed_code_first():
-                self._start(engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank))
+                self._start(arguments | {"trust_remote_code": trust_remote_code})
         except Exception as error:
             raise EngineError(f"vLLM cannot start with model '{model}': {type(error).__name__}: {error}") from error
 

@@ -48,6 +48,7 @@ class VllmEngine:
         rank: of the adapters that updates will bring, served unmerged; 0: updates bring whole models.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
             wait for this process's Python; on a CPU both want the same cores.
+        trust_remote_code: run Python code that comes with the model, where vLLM has none of its own for it.
 
     Raises:
         EngineError: vLLM cannot start; the message has its reason.
@@ -68,6 +69,7 @@ class VllmEngine:
         scored: bool = True,
         rank: int = 0,
         own_process: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self._max_context = max_context
         self._scored = scored
@@ -84,11 +86,13 @@ class VllmEngine:
             deterministic if seeded is None else seeded,
             scored,
             rank,
+            trust_remote_code,
         )
+        # Before vLLM starts: for a model that it has no code of its own for it puts layers into transformers' classes.
+        self._parameters = ModelParameters.of(model, trust_remote_code)
         if not own_process:
             sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
-        self._parameters = ModelParameters.of(model)
         self._rank = rank
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 

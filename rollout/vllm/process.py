@@ -51,6 +51,7 @@ class LoopSetup:
     seeded: bool
     scored: bool
     rank: int
+    trust_remote_code: bool = False
 
     def build(self) -> StepLoop:
         """The loop, in this process, which imports vllm.
@@ -71,6 +72,7 @@ class LoopSetup:
                 self.seeded,
                 self.scored,
                 self.rank,
+                self.trust_remote_code,
             ),
             slots=self.config.slots,
             stop_token_ids=self.stop_token_ids,

@@ -23,6 +23,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from rlpost.rollout.digest import Held
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.transport.registry import find
+from rlpost.rollout.vllm.experts import forget_expert_kernels
 from rlpost.rollout.vllm.readback import ReadBack
 from rlpost.rollout.weight_update import WeightUpdate
 
@@ -81,6 +82,8 @@ class Receiver(WeightTransferEngine[Beginning, Publication]):
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         self._watch = ReadBack(at_end=in_place(self))
+        if self.device.type == "cpu":
+            forget_expert_kernels(self.model)
         if not in_place(self):
             initialize_layerwise_reload(self.model)
 

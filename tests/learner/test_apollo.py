@@ -27,11 +27,19 @@ def projection(rank: int, rows: int, period: int) -> np.ndarray:
     return torch.randn(rank, rows, generator=generator).double().numpy() / rank**0.5
 
 
-def reference(start: np.ndarray, grads: list[np.ndarray], rank: int, per_tensor: bool, refresh: int) -> np.ndarray:
-    """The equations of the module, m <= n."""
+def reference(
+    start: np.ndarray,
+    grads: list[np.ndarray],
+    rank: int,
+    per_tensor: bool,
+    refresh: int,
+    drawn: np.ndarray | None = None,
+) -> np.ndarray:
+    """The equations of the module, m <= n; with the projection ``drawn`` where one is given."""
     weight, mean, square, last = start.copy(), 0.0, 0.0, 0.0
     for step, gradient in enumerate(grads, start=1):
-        projected = projection(rank, len(gradient), (step - 1) // refresh) @ gradient
+        own = projection(rank, len(gradient), (step - 1) // refresh) if drawn is None else drawn
+        projected = own @ gradient
         mean = 0.9 * mean + 0.1 * projected
         square = 0.999 * square + 0.001 * projected**2
         adapted = (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + EPS)
@@ -115,3 +123,44 @@ def test_a_convex_problem_is_solved_in_the_expected_order() -> None:
     assert max(loss["adamw"], loss["lion"], loss["apollo"]) < 1e-4
     assert max(loss["adamw"], loss["lion"], loss["apollo"]) < loss["apollo_mini"] / 10
     assert loss["apollo_mini"] < loss["torch.optim:SGD"] / 5
+
+
+@pytest.mark.parametrize("per_tensor", [False, True], ids=["channel", "tensor"])
+@pytest.mark.parametrize("wide", [True, False], ids=["wide", "tall"])
+def test_experts_in_one_tensor_are_projected_each_for_itself(per_tensor: bool, wide: bool) -> None:
+    """(E, m, n) is stepped as E matrices with the same draws would be: factors and growth bounds of their own."""
+    rng = np.random.default_rng(0)
+    turn = (lambda array: array) if wide else (lambda array: np.ascontiguousarray(array.swapaxes(-1, -2)))
+    start = rng.normal(size=(3, 6, 10))
+    grads = [rng.normal(size=(3, 6, 10)) * np.array([1.0, 5.0, 0.01])[:, None, None] * 2.0**step for step in range(4)]
+    weight = nn.Parameter(torch.tensor(turn(start), dtype=torch.float32))
+    options = {"lr": LR, "eps": EPS, "weight_decay": DECAY, "rank": 2, "scale": SCALE, "per_tensor": per_tensor}
+    optimizer = Apollo([weight], **options)
+    for gradient in grads:
+        weight.grad = torch.tensor(turn(gradient), dtype=torch.float32)
+        optimizer.step()
+    drawn = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(1_000_003)).double().numpy() / 2**0.5
+    for expert in range(3):
+        own = [gradient[expert] for gradient in grads]
+        expected = reference(start[expert], own, 2, per_tensor, 200, drawn[expert])
+        np.testing.assert_allclose(turn(weight.detach().numpy())[expert], expected, rtol=0, atol=2e-5)
+    assert state_numel(optimizer) <= 3 * (2 * 2 * 10 + 1) + 1
+
+
+def test_mini_projects_experts_and_leaves_their_biases_to_adamw() -> None:
+    named = [
+        ("layers.0.experts.down_proj", torch.ones(3, 6, 10)),
+        ("layers.0.experts.down_proj_bias", torch.ones(3, 6)),
+    ]
+    weights = [(name, nn.Parameter(one)) for name, one in named]
+    optimizer = make_optimizer(weights, OptimizerConfig(name="apollo_mini", weight_decay=0.1))
+    for _, weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    experts, biases = (optimizer.state[weight]["exp_avg"] for _, weight in weights)
+    assert experts.shape == (3, 1, 10)
+    assert biases.shape == (3, 6)
+    assert {group["kind"]: group["weight_decay"] for group in optimizer.param_groups} == {
+        "matrices": 0.1,
+        "others": 0.0,
+    }

@@ -7,11 +7,21 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlpost.learner.logprobs import tiled_logprobs
+from rlpost.learner.logprobs import PLAIN, Logits, tiled_logprobs
 
 
-def naive(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logs = torch.log_softmax(hidden @ weight.t() / temperature, dim=-1)
+def naive(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    bias: Tensor | None = None,
+    shape: Logits = PLAIN,
+) -> tuple[Tensor, Tensor]:
+    logits = torch.nn.functional.linear(hidden, weight, bias) * shape.scale
+    if shape.cap is not None:
+        logits = shape.cap * torch.tanh(logits / shape.cap)
+    logs = torch.log_softmax(logits / temperature, dim=-1)
     return logs.gather(1, targets[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
 
 
@@ -44,6 +54,30 @@ def test_each_output_alone_has_the_right_gradient(output: int) -> None:
     own = torch.autograd.grad(tiled_logprobs(hidden, weight, targets, 0.9, 4)[output].sum(), (hidden, weight))
     expected = torch.autograd.grad(naive(hidden, weight, targets, 0.9)[output].sum(), (hidden, weight))
     torch.testing.assert_close(own, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [PLAIN, Logits(0.25), Logits(cap=2.0), Logits(3.0, 1.5)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_heads_with_a_bias_a_scale_or_a_cap(shape: Logits, biased: bool) -> None:
+    hidden, weight, targets = inputs(23, 17, 6)
+    generator = torch.Generator().manual_seed(2)
+    a, b = torch.randn(2, 23, generator=generator, dtype=torch.float64)
+    bias = torch.randn(17, generator=generator, dtype=torch.float64).requires_grad_() if biased else None
+    leaves = (hidden, weight) if bias is None else (hidden, weight, bias)
+    ours = tiled_logprobs(hidden, weight, targets, 0.7, 8, bias=bias, logits=shape)
+    theirs = naive(hidden, weight, targets, 0.7, bias, shape)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    own = torch.autograd.grad(a @ ours[0] + b @ ours[1], leaves)
+    expected = torch.autograd.grad(a @ theirs[0] + b @ theirs[1], leaves)
+    torch.testing.assert_close(own, expected, rtol=0, atol=1e-8)
+
+
+def test_an_impossible_token_of_a_capped_head_has_no_gradient() -> None:
+    hidden, weight, targets = inputs(5, 4, 3)
+    logprob, entropy = tiled_logprobs(hidden, weight, targets % 3, never=3, logits=Logits(cap=2.0))
+    (gradient,) = torch.autograd.grad(logprob.sum() + entropy.sum(), weight)
+    assert gradient.isfinite().all()
+    assert gradient[3].count_nonzero() == 0
 
 
 def test_gradcheck() -> None:

@@ -14,13 +14,16 @@ from transformers import AutoModelForCausalLM
 
 from rlpost.algorithms import registry
 from rlpost.algorithms.base import Plan
+from rlpost.benchmarks.model_families import family_config, write_family
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
+from rlpost.learner.lora import adapters, check_targets, targeted
 from rlpost.learner.sharding import whole
 from rlpost.learner.source import materialise
 from rlpost.rollout.digest import Sent
+from rlpost.rollout.parameters import ModelParameters
 from rlpost.rollout.transport.object_store import as_tensor
 from tests.learner.helpers import Clipped, batch, setup
 
@@ -127,3 +130,53 @@ def test_frozen_weights_are_kept_in_the_compute_dtype(model_folder: Path) -> Non
     assert kinds == {(torch.bfloat16, False), (torch.float32, True)}
     ours.learn(batch(6))
     ours.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "words"),
+    [
+        ("Phi-3", LORA.targets, "no layer q_proj, k_proj, v_proj, gate_proj, up_proj; .* are down_proj, gate_up"),
+        ("Llama", ("q_proj", "v_porj"), "no layer v_porj"),
+        ("Qwen3-MoE", LORA.targets, "no layer gate_proj, up_proj, down_proj"),
+        ("GLM-4-MoE", LORA.targets, "'down_proj' also names .*experts.down_proj.* mlp.down_proj, shared_exp"),
+        (
+            "Phi-3.5-MoE (window, longrope)",
+            ("q_proj", "router"),
+            "'model.layers.0.*router' is not a plain linear layer",
+        ),
+    ],
+)
+def test_targets_that_the_model_lacks_are_named(family: str, targets: tuple[str, ...], words: str) -> None:
+    """The default ones too: they would train a part of the weights in silence."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(family_config(family))
+    with pytest.raises(ModelError, match=words):
+        targeted(model, targets)
+
+
+def test_targets_are_refused_without_the_models_weights(tmp_path: Path) -> None:
+    write_family("Phi-3", tmp_path).joinpath("model.safetensors").unlink()
+    check_targets(tmp_path, LoraConfig(targets=("qkv_proj", "mlp.down_proj")))
+    with pytest.raises(ModelError, match="no layer q_proj"):
+        check_targets(tmp_path, LORA)
+
+
+def test_layers_beside_experts_carry_adapters_and_the_experts_do_not(tmp_path: Path) -> None:
+    lora = LoraConfig(rank=4, alpha=8, targets=("q_proj", "mlp.down_proj", "shared_experts.down_proj"))
+    ours = Learner(setup(write_family("GLM-4-MoE", tmp_path), lora=lora), algorithm=Clipped())
+    carriers = {name.split("layers.")[1] for name, _ in adapters(ours.policy.model)}
+    assert carriers == {"0.self_attn.q_proj", "1.self_attn.q_proj", "0.mlp.down_proj", "1.mlp.shared_experts.down_proj"}
+    ModelParameters.of(str(tmp_path)).check(ours.weights(1))
+
+
+def test_adapters_of_a_transposed_matrix_merge_as_they_compute(tmp_path: Path) -> None:
+    """GPT-2 keeps its matrices as (in, out)."""
+    lora = LoraConfig(rank=4, alpha=8, targets=("c_attn", "c_fc", "attn.c_proj", "mlp.c_proj"))
+    ours = Learner(setup(write_family("GPT-2", tmp_path / "model"), lora=lora), algorithm=Clipped())
+    with torch.no_grad():
+        for _, weight in ours.policy.trainable():
+            weight.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(weight.numel()))
+    ours.save(tmp_path / "merged")
+    merged = Learner(setup(tmp_path / "merged"), algorithm=Clipped())
+    sequences = [list(range(40))]
+    np.testing.assert_allclose(ours.score(sequences)[0], merged.score(sequences)[0], rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Loading the policy: what it computes, and which models are refused."""
+"""Loading the policy: what it computes (which models are refused: test_exact_paths.py)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    MambaConfig,
-    MambaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from rlpost.learner import model as model_module
-from rlpost.learner import probe
 from rlpost.learner.config import LearnerConfig
-from rlpost.learner.errors import ModelError, ModelRefused
+from rlpost.learner.errors import ModelError
 from rlpost.learner.model import load_model
-from rlpost.learner.policy import PolicyModel
 from rlpost.learner.sharding import Ranks
 from tests.learner.helpers import tiny_folder
 
@@ -83,61 +69,3 @@ def test_without_a_working_kernel_attention_falls_back_to_padded_rows(
     assert policy.padded
     ids, rows = torch.arange(6)[None], torch.arange(6)
     assert policy(ids, policy.layout([4, 2]), rows, rows)[0].isfinite().all()
-
-
-SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
-HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
-
-
-class Scaled(nn.Module):
-    """An output head that multiplies its logits, as some architectures do behind their head."""
-
-    def __init__(self, head: nn.Linear) -> None:
-        super().__init__()
-        self.head = head
-        self.weight = head.weight
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(hidden) * 0.5
-        return logits
-
-
-def scaled(folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.lm_head = Scaled(model.lm_head)  # type: ignore[assignment]
-    return model
-
-
-REFUSED = {
-    "a bias on the head": (lambda _: PhiForCausalLM(PhiConfig(**SMALL, **HEADS)), "bias"),
-    "capped logits": (
-        lambda _: Gemma2ForCausalLM(Gemma2Config(**SMALL, **HEADS, head_dim=16)),
-        "caps its logits at 30",
-    ),
-    "capped attention": (
-        lambda _: Gemma2ForCausalLM(Gemma2Config(**SMALL, **HEADS, head_dim=16, final_logit_softcapping=None)),
-        "softcap",
-    ),
-    "a recurrent model": (
-        lambda _: MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)),
-        "packed",
-    ),
-    "scaled logits": (scaled, "own logits differ by .* nats .*scaled"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_model_that_would_be_scored_wrongly_is_refused(case: str, model_folder: Path) -> None:
-    make, reason = REFUSED[case]
-    torch.manual_seed(0)
-    with pytest.raises(ModelRefused, match=reason):
-        probe.check(PolicyModel(make(model_folder).eval(), torch.float32))
-
-
-def test_a_state_that_leaks_between_sequences_is_refused(model_folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    layer = model.model.layers[0].mlp
-    plain = layer.forward
-    layer.forward = lambda hidden: plain(hidden) + hidden.cumsum(1) * 0.1  # a running sum over the row
-    with pytest.raises(ModelRefused, match=r"two packed sequences .*carries state"):
-        probe.check(PolicyModel(model, torch.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlpost.learner.packing import Kin, Pack, pack, share
+from rlpost.learner.packing import Kin, Pack, pack, pack_padded, share
 
 
 def test_first_fit_decreasing_by_hand() -> None:
@@ -93,3 +93,15 @@ def test_ranks_get_equal_tokens_and_the_same_number_of_packs() -> None:
 
 def test_a_rank_without_sequences_gets_empty_packs() -> None:
     assert share([5, 6], 3, 10, members=[1]) == [[Pack((1,), 6)], [Pack((), 0)], [Pack((), 0)]]
+
+
+def test_padded_packs_count_every_sequence_as_long_as_the_longest() -> None:
+    # 7 and 6 are 2 x 7 padded; 5, 4 and 3 are 3 x 5; 30 is beyond the budget and alone
+    assert pack_padded([3, 7, 5, 30, 6, 4], 16, range(6)) == [
+        Pack((3,), 30),
+        Pack((1, 4), 13),
+        Pack((2, 5, 0), 12),
+    ]
+    shares = share([3, 7, 5, 30, 6, 4], 2, 16, padded=True)
+    assert sorted(member for own in shares for one in own for member in one.members) == list(range(6))
+    assert len({len(own) for own in shares}) == 1

@@ -32,7 +32,7 @@ PARAMETERS = {
         "model", "dtype", "max_model_len", "max_num_seqs", "seed", "enable_prefix_caching", "tensor_parallel_size",
         "logprobs_mode", "weight_transfer_config", "skip_tokenizer_init", "disable_log_stats", "enforce_eager",
         "kv_cache_memory_bytes", "block_size", "gpu_memory_utilization", "use_tqdm_on_load",
-        "enable_sleep_mode", "enable_chunked_prefill",
+        "enable_sleep_mode", "enable_chunked_prefill", "trust_remote_code",
     },
     "vllm:SamplingParams": {
         "max_tokens", "temperature", "seed", "stop_token_ids", "logprobs", "prompt_logprobs", "detokenize",
