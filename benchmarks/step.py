@@ -44,7 +44,7 @@ rollout: {{workers: {workers}, max_turns: 1, max_new_tokens: {tokens}, max_conte
   separator: ""}}
 algorithm: {{name: grpo}}
 learner: {{device: {device}, dtype: {dtype}, threads: {threads}, max_tokens_per_pack: {pack},
-  gradient_checkpointing: {checkpointing}, optimizer: {{lr: 1.0e-6}}}}
+  gradient_checkpointing: {checkpointing}, lora: {lora}, optimizer: {{lr: 1.0e-6}}}}
 engine: {{dtype: {dtype}, slots: {slots}, kv_cache_gib: {cache_gib}, gpu_memory_utilization: 0.3,
   sleep: {sleep}, threads: {threads}}}
 eval: {{episodes: 0}}
@@ -107,12 +107,13 @@ class Comparison:
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
             values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
-            values |= share_of_worker(args)
+            values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
+        values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
             script = ["rlpost.benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
             script += ["--warm-up", args.warm_up, "--steps", args.steps]
         else:
-            script = [f"benchmarks.{'step_trl' if kind == 'trl' else 'rollout_raw'}", self.model, self.prompts, rows]
+            script = [f"rlpost.benchmarks.{'step_trl' if kind == 'trl' else 'rollout_raw'}", self.model, self.prompts, rows]
             script += ["--steps", args.warm_up + args.steps, "--context", self.context]
             for option in ("device", "dtype", "completions", "tokens", "threads", "kv_cache_gib"):
                 script += [f"--{option.replace('_', '-')}", getattr(args, option)]
@@ -196,6 +197,7 @@ def main() -> None:
     made.add_argument(
         "--sleep", action="store_true", help="rlpost's engine sleeps while the learner works (lag 0 only)"
     )
+    made.add_argument("--lora", type=int, default=0, help="rlpost's learner trains adapters of this rank")
     made.add_argument("--eager", action="store_true", help="rlpost's learner is not compiled")
     made.add_argument("--limit", type=float, default=420, help="seconds a contestant may take")
     args = made.parse_args()
