@@ -107,13 +107,14 @@ class Comparison:
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
             values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
-            values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
-        values |= share_of_worker(args)
+                values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
+            values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
             script = ["rlpost.benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
             script += ["--warm-up", args.warm_up, "--steps", args.steps]
         else:
-            script = [f"rlpost.benchmarks.{'step_trl' if kind == 'trl' else 'rollout_raw'}", self.model, self.prompts, rows]
+            peer = "step_trl" if kind == "trl" else "rollout_raw"
+            script = [f"rlpost.benchmarks.{peer}", self.model, self.prompts, rows]
             script += ["--steps", args.warm_up + args.steps, "--context", self.context]
             for option in ("device", "dtype", "completions", "tokens", "threads", "kv_cache_gib"):
                 script += [f"--{option.replace('_', '-')}", getattr(args, option)]
