@@ -107,7 +107,7 @@ class Comparison:
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
             values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
-                values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
+            values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
             values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
             script = ["rlpost.benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
