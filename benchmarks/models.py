@@ -35,6 +35,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--dtype", choices=("fp32", "bf16"), default=None, help="fp32 on a CPU, bf16 on a GPU")
     made.add_argument("--families", nargs="+", default=None, help=f"some of: {', '.join(FAMILIES)}")
+    made.add_argument("--missing", action="store_true", help="only families of which DIR has no row yet")
     made.add_argument("--jobs", type=int, default=1, help="families at a time")
     made.add_argument("--seconds", type=float, default=86_400.0, help="what has not begun by then is left out")
     made.add_argument("--page", type=Path, default=None, help="write the page of the documentation there")
@@ -47,6 +48,8 @@ def main() -> None:
     name = f"models-{args.device}-{dtype}"
     file = args.out / f"{name}.json"
     kept = json.loads(file.read_text())["rows"] if file.exists() else []
+    if args.missing:
+        families = [one for one in families if one not in {row["family"] for row in kept}]
     results = Results(name, args.out, {"dtype": dtype})
     results.rows = [row for row in kept if row["family"] not in families]
     ends = time.monotonic() + args.seconds
@@ -58,8 +61,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(one, families))
-    order = list(FAMILIES)
-    results.rows.sort(key=lambda row: order.index(row["family"]))
+    results.rows.sort(key=lambda row: list(FAMILIES).index(row["family"]))
     results.write()
     if args.page is not None:
         write_page(args.page, args.out)
