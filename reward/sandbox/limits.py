@@ -36,8 +36,10 @@ class Limits:
     """Bounds of one program, or of one session.
 
     Attributes:
-        wall_s: seconds of wall clock, for a program or for each block of a session.
-        cpu_s: seconds of processor time of all its processes together; of a whole session.
+        wall_s: seconds of wall clock, for a program or for each block of a session. A busy machine makes programs
+            slower by it: where a verdict hangs on it, give several times ``cpu_s``.
+        cpu_s: seconds of processor time of all its processes together; of a whole session (``Session.execute`` bounds
+            a block).
         memory_mib: MiB beyond the interpreter's own: address space of each process, and resident memory of all
             processes together (a page shared after a fork counts in each).
         processes: processes and threads at once, the program's own included.

@@ -6,6 +6,7 @@ Left out: several callers at once (one thread drives a session), and saving a se
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +64,7 @@ class Session:
         self._largest = 8 * self.limits.output_bytes + (8 << 20)
         self._channel, self._report = launcher.launch(True, self.limits, packages, choose(unsafe))
         self._deadline = 0.0
+        self._bounded = False
         self._end: Outcome | None = None
         self._channel.settimeout(_SETUP_S)
         try:
@@ -77,16 +79,24 @@ class Session:
         """Whether another block can be executed."""
         return self._end is None
 
-    def execute(self, code: str, wall_s: float | None = None, callback: Callback | None = None) -> Outcome:
+    def execute(
+        self,
+        code: str,
+        wall_s: float | None = None,
+        callback: Callback | None = None,
+        cpu_s: float | None = None,
+    ) -> Outcome:
         """Run one block.
 
-        After an exception, ``sys.exit`` or an interrupted timeout the session lives on with its globals; after
+        After an exception, ``sys.exit`` or an interrupted overrun of time the session lives on with its globals; after
         ``os._exit``, a crash or a broken session limit it is dead, and every further block gets that outcome again.
 
         Args:
             code: Python text.
             wall_s: seconds for this block; ``limits.wall_s`` where None. Callbacks count, but are never killed for.
             callback: answers this block's calls; the session's own where None.
+            cpu_s: seconds of processor time for this block, which a busy machine does not change; where None, what is
+                left of ``limits.cpu_s``.
 
         Raises:
             SandboxError: the sandbox itself failed.
@@ -98,8 +108,10 @@ class Session:
         started = time.monotonic()
         self._deadline = started + wall_s + _GRACE_S
         try:
-            done = self._converse({"run": code, "wall_s": wall_s}, callback or self._callback)
-            return self._outcome(done, wall_s, time.monotonic() - started)
+            self._allow(cpu_s)
+            block = {"run": code, "wall_s": wall_s, "cpu_s": cpu_s or 0.0}
+            done = self._converse(block, callback or self._callback)
+            return self._outcome(done, block, time.monotonic() - started)
         except TimeoutError:
             return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
         except (wire.WireError, OSError) as error:
@@ -110,6 +122,12 @@ class Session:
         except BaseException:
             self.close()
             raise
+
+    def _allow(self, cpu_s: float | None) -> None:
+        """Have the keeper bound the next block's processor time, or lift the bound of the last block."""
+        if cpu_s is not None or self._bounded:
+            self._report.sendall(f"{math.inf if cpu_s is None else cpu_s + _GRACE_S}\n".encode())
+        self._bounded = cpu_s is not None
 
     def _converse(self, message: dict[str, Any], callback: Callback | None) -> dict[str, Any]:
         """Send, and answer calls until the block is done."""
@@ -123,7 +141,7 @@ class Session:
             message = _answer(reply, callback)
             self._deadline += time.monotonic() - asked
 
-    def _outcome(self, said: dict[str, Any], allowed_s: float, wall_s: float) -> Outcome:
+    def _outcome(self, said: dict[str, Any], block: dict[str, Any], wall_s: float) -> Outcome:
         """The shell's own words, checked: the program shares its process and may have written them."""
         out, err, exit_code = said.get("stdout"), said.get("stderr"), said.get("exit_code")
         try:
@@ -134,7 +152,8 @@ class Session:
             raise wire.WireError("the shell sent a malformed result")
         room = self.limits.output_bytes
         details = {
-            Reason.TIMEOUT: f"still running after {allowed_s:g} s",
+            Reason.TIMEOUT: f"still running after {block['wall_s']:g} s",
+            Reason.CPU: f"used more than {block['cpu_s']:g} s of processor time",
             Reason.OUTPUT: f"wrote more than {room} bytes",
         }
         return Outcome(reason, out[:room], err[:room], exit_code, None, wall_s, details.get(reason, ""))

@@ -164,6 +164,27 @@ def test_processor_time_is_the_whole_sessions() -> None:
         assert not shell.alive
 
 
+def test_processor_time_of_a_block_leaves_the_shell_alive(session: Session) -> None:
+    session.execute("z = 9")
+    outcome = session.execute("while True: pass", cpu_s=0.2)
+    assert (outcome.reason, outcome.detail) == (Reason.CPU, "used more than 0.2 s of processor time")
+    assert session.execute("import time; time.sleep(0.5); print(z)", cpu_s=0.2).stdout == "9\n"  # waiting costs none
+    assert session.execute("end = time.process_time() + 0.5\nwhile time.process_time() < end: pass").ok
+
+
+def test_processor_time_of_a_block_that_will_not_be_interrupted_ends_the_session(session: Session) -> None:
+    deaf = "import signal; signal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass"
+    outcome = session.execute(deaf, cpu_s=0.1)
+    assert outcome.reason is Reason.CPU
+    assert not session.alive
+
+
+def test_processor_time_of_a_blocks_children_counts(session: Session) -> None:
+    outcome = session.execute("import os\nif os.fork() == 0:\n    while True: pass\nos.wait()", cpu_s=0.1)
+    assert outcome.reason is Reason.CPU
+    assert not session.alive
+
+
 def test_calls_from_threads(session: Session) -> None:
     outcome = session.execute(
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -39,7 +39,8 @@ def keep(site: Site, request: dict[str, Any], channel: int, report: int) -> NoRe
         site: what the zygote prepared.
         request: ``{"session": bool, "limits": {...}}``.
         channel: descriptor of the socket that the program's process talks to the host through.
-        report: descriptor of the socket for the outcome; its end of file means that nobody waits any more.
+        report: descriptor of the socket for the outcome. The host may send lines through it, each the seconds of
+            processor time that the program may use from now on; its end of file means that nobody waits any more.
     """
     try:
         host = socket.socket(fileno=report)
@@ -95,6 +96,7 @@ class Watch:
     verdict: int
     report: int
     started: float = field(default_factory=time.monotonic)
+    cpu_end: float = math.inf
     cause: Reason | None = None
     detail: str = ""
     written: dict[int, bytearray] = field(default_factory=dict)
@@ -124,8 +126,7 @@ class Watch:
     def _read(self, descriptor: int, poller: select.poll) -> bool:
         """Take what is there; true where the program's own process is over."""
         if descriptor == self.report:
-            self._stop(Reason.KILLED, "nobody waits for it any more")
-            return True
+            return self._listen()
         part = os.read(descriptor, 1 << 16)
         if not part:
             poller.unregister(descriptor)
@@ -136,12 +137,24 @@ class Watch:
             self._stop(Reason.OUTPUT, f"wrote more than {self.limits.output_bytes} bytes")
         return False
 
+    def _listen(self) -> bool:
+        """Take what the host says; true where it says no more."""
+        said = os.read(self.report, 1 << 12)
+        if not said:
+            self._stop(Reason.KILLED, "nobody waits for it any more")
+        else:  # lines come whole: they are short, and the host waits for an answer before it sends another
+            used = usage.of_tree(self.site.proc, self.init, self.site.resident).cpu_s
+            self.cpu_end = used + float(said.split()[-1])
+        return not said
+
     def _look(self) -> None:
         now = usage.of_tree(self.site.proc, self.init, self.site.resident)
         if now.resident > self.limits.memory_mib << 20:
             self._stop(Reason.MEMORY, f"its processes held more than {self.limits.memory_mib} MiB")
         elif now.cpu_s > self.limits.cpu_s:
             self._stop(Reason.CPU, f"used more than {self.limits.cpu_s:g} s of processor time")
+        elif now.cpu_s > self.cpu_end:
+            self._stop(Reason.CPU, "used more processor time than its block may")
         elif now.threads > self.limits.processes:
             self._stop(Reason.PROCESSES, f"had more than {self.limits.processes} processes and threads")
 
