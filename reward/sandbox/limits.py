@@ -45,6 +45,8 @@ class Limits:
         processes: processes and threads at once, the program's own included.
         output_bytes: standard output and error together; in a session, of each block.
         file_bytes: total size of the files in its scratch folder.
+        call_bytes: what all calls of one block of a session send to the parent, which holds it; each counts for 512
+            bytes more than its text, so that this bounds their number too.
 
     Raises:
         ValueError: a limit is not positive.
@@ -56,6 +58,7 @@ class Limits:
     processes: int = 32
     output_bytes: int = 1 << 20
     file_bytes: int = 16 << 20
+    call_bytes: int = 8 << 20
 
     def __post_init__(self) -> None:
         for bound in fields(self):

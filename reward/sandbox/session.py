@@ -20,6 +20,8 @@ from rlpost.reward.sandbox.limits import Limits, Outcome, Reason, SandboxError
 
 _GRACE_S = 1.0  # a block that swallows its interruption is killed this long after it
 _SETUP_S = 60.0
+_LONGEST_CHARACTER = 12  # bytes of JSON that one character of output may take
+_A_CALL = 512  # bytes that a call is counted for beyond its text, about what a small one takes here
 Callback = Callable[[str, dict[str, Any]], Any]
 
 
@@ -61,7 +63,6 @@ class Session:
     ) -> None:
         self.limits = limits or Limits()
         self._callback = callback
-        self._largest = 8 * self.limits.output_bytes + (8 << 20)
         self._channel, self._report = launcher.launch(True, self.limits, packages, choose(unsafe))
         self._deadline = 0.0
         self._bounded = False
@@ -114,6 +115,8 @@ class Session:
             return self._outcome(done, block, time.monotonic() - started)
         except TimeoutError:
             return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
+        except wire.TooLarge as error:
+            return self._finish(Outcome(Reason.OUTPUT, detail=str(error)))
         except (wire.WireError, OSError) as error:
             return self._finish(Outcome(Reason.KILLED, detail=str(error)))
         except _CallbackFailed as failure:
@@ -131,12 +134,16 @@ class Session:
 
     def _converse(self, message: dict[str, Any], callback: Callback | None) -> dict[str, Any]:
         """Send, and answer calls until the block is done."""
+        room, result = self.limits.call_bytes, _LONGEST_CHARACTER * self.limits.output_bytes + (1 << 16)
         while True:
             self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
             wire.send(self._channel, message)
-            reply = wire.receive(self._channel, self._largest)
+            reply, size = wire.receive(self._channel, max(room, result))
             if isinstance(reply.get("done"), dict):
                 return reply["done"]
+            room -= size + _A_CALL
+            if room < 0:
+                raise wire.TooLarge(f"its calls sent more than {self.limits.call_bytes} bytes")
             asked = time.monotonic()
             message = _answer(reply, callback)
             self._deadline += time.monotonic() - asked
@@ -162,7 +169,7 @@ class Session:
         """The session is over: have everything of it killed, and learn from its keeper what happened."""
         self._end = seen
         with self._channel, self._report:
-            if seen.reason is not Reason.TIMEOUT:
+            if seen.reason is Reason.KILLED:
                 self._report.settimeout(_GRACE_S)  # where the process is dead, its keeper is about to say so
                 with contextlib.suppress(OSError):
                     self._report.recv(1, socket.MSG_PEEK)

@@ -224,6 +224,27 @@ def test_a_shell_that_lies_loses_its_session(session: Session, lie: str) -> None
     assert not session.alive
 
 
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "while True: call('echo', x='x' * 100_000)",
+        "while True: call('echo')",
+        "call('echo', x='x' * (9 << 20))",
+        "call('echo', x=[[] for _ in range(1_100_000)])",
+    ],
+    ids=["large calls", "many calls", "one large call", "many lists"],
+)
+def test_what_calls_send_to_the_parent_is_bounded(flood: str) -> None:
+    kept: list[Any] = []
+    with Session(Limits(wall_s=60, memory_mib=1024), lambda name, arguments: kept.append(arguments)) as shell:
+        assert shell.execute("call('echo', x='x' * (7 << 20))").ok  # of one block; the next has as much again
+        kept.clear()
+        outcome = shell.execute(flood)
+        assert (outcome.reason, shell.alive) == (Reason.OUTPUT, False)
+        assert len(kept) <= (8 << 20) / 512
+        assert sum(len(arguments.get("x", "")) for arguments in kept) <= 8 << 20
+
+
 def test_closing_twice_is_fine(session: Session) -> None:
     session.close()
     session.close()

@@ -1,7 +1,8 @@
 """A session's side of the channel: run code blocks one after another in one namespace, and ask the parent by ``call``.
 
 A block that overruns its wall clock or its processor time is interrupted (``BlockTimeout``) and the session lives on;
-one that will not be interrupted is killed from outside. Left out: echoing the value of a last expression; what is printed is shown.
+one that will not be interrupted is killed from outside. Left out: echoing the value of a last expression; what is
+printed is shown.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def serve(channel: socket.socket, limits: Limits) -> NoReturn:
     try:
         wire.send(channel, {"ready": True})
         while True:
-            request = wire.receive(channel)
+            request, _ = wire.receive(channel)
             wire.send(channel, {"done": shell.block(request["run"], request["wall_s"], request["cpu_s"])})
     except (wire.WireError, OSError):
         os._exit(0)
@@ -81,7 +82,7 @@ class _Shell:
             self.asking = threading.current_thread() is threading.main_thread()
             try:
                 wire.send(self.channel, {"call": name, "kwargs": kwargs})
-                answer = wire.receive(self.channel)
+                answer, _ = wire.receive(self.channel)
             finally:
                 self.asking = False
         if self.overdue and threading.current_thread() is threading.main_thread():
