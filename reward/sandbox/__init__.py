@@ -7,12 +7,13 @@ filter bound each process, the keeper bounds them all together, and the death of
 keeper tells the outcome from outside. Left out: cgroups (rarely ours to write), other languages, GPUs.
 """
 
-from rlpost.reward.sandbox.isolation import allow_unsafe, isolation, isolation_problem
+from rlpost.reward.sandbox.isolation import ALLOWED, allow_unsafe, isolation, isolation_problem
 from rlpost.reward.sandbox.limits import Limits, Outcome, Reason, SandboxError, SandboxUnavailable
 from rlpost.reward.sandbox.oneshot import run
 from rlpost.reward.sandbox.session import CallError, Session
 
 __all__ = [
+    "ALLOWED",
     "CallError",
     "Limits",
     "Outcome",

@@ -77,8 +77,16 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether another block can be executed."""
-        return self._end is None
+        """Whether another block can be executed; false too once its keeper was killed from outside."""
+        if self._end is not None:
+            return False
+        try:  # between blocks a keeper only speaks to say that all is over
+            self._report.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def execute(
         self,

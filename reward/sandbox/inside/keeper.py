@@ -21,7 +21,8 @@ from rlpost.reward.sandbox.inside import identity, init, kernel, usage
 from rlpost.reward.sandbox.inside.setting import Ends, Site
 from rlpost.reward.sandbox.limits import Limits, Reason
 
-_LOOK_S = 0.02  # between two looks at memory, CPU time and process count
+_LOOK_S = (0.002, 0.02)  # between two looks at memory, CPU time and process count: where memory is scarce, and else
+_FILL = 4 << 30  # bytes a second that a program may fill
 NAMESPACES = (
     kernel.CLONE_NEWNS
     | kernel.CLONE_NEWPID
@@ -67,8 +68,6 @@ def _start(site: Site, limits: Limits, session: bool, channel: int, report: int)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     verdict, verdict_end = os.pipe()
-    with contextlib.suppress(OSError):
-        identity.write(site.proc, "self/oom_score_adj", "1000")  # where memory runs out, a program goes first
     if site.user_namespaces:
         identity.become_nobody()
         identity.unshare_with_user(site.proc, NAMESPACES)
@@ -97,6 +96,8 @@ class Watch:
     report: int
     started: float = field(default_factory=time.monotonic)
     cpu_end: float = math.inf
+    cpu_s: float = 0.0
+    peak: int = 0
     cause: Reason | None = None
     detail: str = ""
     written: dict[int, bytearray] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class Watch:
         for descriptor in (self.out, self.err, self.verdict, self.report):
             poller.register(descriptor, select.POLLIN)
         self.written = {self.out: bytearray(), self.err: bytearray(), self.verdict: bytearray()}
-        look = time.monotonic() + _LOOK_S
+        look = time.monotonic() + _LOOK_S[1]
         over = False
         while not over and self.cause is None:
             wait_s = min(look, self.deadline) - time.monotonic()
@@ -117,8 +118,7 @@ class Watch:
             if now >= self.deadline:
                 self._stop(Reason.TIMEOUT, f"still running after {self.limits.wall_s:g} s")
             elif now >= look:
-                self._look()
-                look = time.monotonic() + _LOOK_S
+                look = now + self._look()
         self._kill()
         for descriptor in (self.out, self.err):
             self._drain(descriptor)
@@ -143,13 +143,14 @@ class Watch:
         if not said:
             self._stop(Reason.KILLED, "nobody waits for it any more")
         else:  # lines come whole: they are short, and the host waits for an answer before it sends another
-            used = usage.of_tree(self.site.proc, self.init, self.site.resident).cpu_s
-            self.cpu_end = used + float(said.split()[-1])
+            self.cpu_end = self._usage().cpu_s + float(said.split()[-1])
         return not said
 
-    def _look(self) -> None:
-        now = usage.of_tree(self.site.proc, self.init, self.site.resident)
-        if now.resident > self.limits.memory_mib << 20:
+    def _look(self) -> float:
+        """Compare what is used with what may be; seconds until the next look."""
+        now = self._usage()
+        room = (self.limits.memory_mib << 20) - now.memory
+        if room < 0:
             self._stop(Reason.MEMORY, f"its processes held more than {self.limits.memory_mib} MiB")
         elif now.cpu_s > self.limits.cpu_s:
             self._stop(Reason.CPU, f"used more than {self.limits.cpu_s:g} s of processor time")
@@ -157,6 +158,13 @@ class Watch:
             self._stop(Reason.CPU, "used more processor time than its block may")
         elif now.threads > self.limits.processes:
             self._stop(Reason.PROCESSES, f"had more than {self.limits.processes} processes and threads")
+        return min(max(room / _FILL, _LOOK_S[0]), _LOOK_S[1])
+
+    def _usage(self) -> usage.Usage:
+        now = usage.of_tree(self.site.proc, self.init, self.site.resident, self.site.isolated)
+        self.peak = max(self.peak, now.memory)
+        self.cpu_s = max(self.cpu_s, now.cpu_s)
+        return now
 
     def _stop(self, cause: Reason, detail: str) -> None:
         if self.cause is None:
@@ -166,6 +174,8 @@ class Watch:
         """The death of a PID namespace's init is the death of all in it; without one, hunt until none is left."""
         if not self.site.isolated:
             usage.kill_below(self.site.proc, self.init)
+        with contextlib.suppress(OSError):
+            self._usage()  # the last, of what never was looked at too
         os.kill(self.init, signal.SIGKILL)
         os.waitpid(self.init, 0)
 
@@ -182,6 +192,7 @@ class Watch:
         out = bytes(self.written[self.out][: self.limits.output_bytes])
         err = bytes(self.written[self.err][: self.limits.output_bytes - len(out)])
         head = {"wall_s": time.monotonic() - self.started, "out": len(out), "err": len(err), **self._judge(err)}
+        head |= {"cpu_s": self.cpu_s, "memory_mib": self.peak / (1 << 20)}
         return json.dumps(head).encode() + b"\n" + out + err
 
     def _judge(self, err: bytes) -> dict[str, Any]:
@@ -190,8 +201,8 @@ class Watch:
             return {"lost": verdict[6:]}
         if self.cause is not None:
             return {"reason": self.cause, "detail": self.detail}
-        if not verdict:
-            return {"reason": Reason.KILLED, "detail": "the host's kernel killed it (out of memory?)"}
+        if not verdict:  # nothing inside can kill the init
+            return {"lost": "something on the host killed it (out of memory?)"}
         status = int(verdict)
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)

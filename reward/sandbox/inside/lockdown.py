@@ -11,7 +11,7 @@ import resource
 import site as interpreter_site
 import sys
 
-from rlpost.reward.sandbox.inside import kernel, seccomp
+from rlpost.reward.sandbox.inside import kernel, seccomp, usage
 from rlpost.reward.sandbox.inside.setting import Ends, Site
 from rlpost.reward.sandbox.limits import Limits
 
@@ -47,7 +47,7 @@ def _set_limits(site: Site, limits: Limits) -> None:
         resource.RLIMIT_FSIZE: (limits.file_bytes,) * 2,
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # a signal that can be caught, then one that cannot
         resource.RLIMIT_STACK: (8 << 20,) * 2,
-        resource.RLIMIT_NOFILE: (256, 256),
+        resource.RLIMIT_NOFILE: (usage.DESCRIPTORS,) * 2,
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_MEMLOCK: (0, 0),
     }
@@ -63,7 +63,7 @@ def _set_limits(site: Site, limits: Limits) -> None:
 
 def _tidy_interpreter() -> None:
     """Look like a fresh interpreter: no modules of ours, no arguments, the scratch folder first on the path."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "reward"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlpost"]:
         del sys.modules[name]
     interpreter_site.setquit()
     scratch = os.getcwd()

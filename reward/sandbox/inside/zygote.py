@@ -68,6 +68,8 @@ def _prepare(settings: dict[str, Any]) -> Site:
     for name in settings["packages"]:
         importlib.import_module(name)
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # needs root; workers of Ray are themselves first in line
+        identity.write(proc, "self/oom_score_adj", "0")
     isolated = settings["isolated"]
     user_namespaces = isolated and _can_have_user_namespace(proc)
     if isolated:
