@@ -6,13 +6,11 @@ Left out: any reading of version numbers or settings to guess it.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 
 from rlpost.reward.sandbox import launcher
 from rlpost.reward.sandbox.limits import Limits, SandboxError, SandboxUnavailable
 
-logger = logging.getLogger(__name__)
 _ADVICE = (
     "What to do: run on Linux 5.14 or newer as root, or as a user who may make user namespaces: `unshare -Urm true` "
     "must work (the settings user.max_user_namespaces, kernel.unprivileged_userns_clone and "
@@ -73,14 +71,4 @@ def choose(unsafe: bool) -> bool:
     problem = isolation_problem()
     if problem and not (unsafe or all(os.environ.get(name) == value for name, value in ALLOWED.items())):
         raise SandboxUnavailable(problem)
-    if problem:
-        _warn(problem)
     return not problem
-
-
-@functools.cache
-def _warn(problem: str) -> None:
-    """Once a process."""
-    logger.warning(
-        "WITHOUT ISOLATION: what the model writes runs with your rights in process %d: %s", os.getpid(), problem
-    )

@@ -275,9 +275,17 @@ sandbox.allow_unsafe()
 with sandbox.Session(limits) as session:
     session.execute("x = 5")
     print(session.execute("print(x)").stdout, end="")
+import subprocess, sys  # what this process starts may too, as the workers of a run do
+child = "from rlpost.reward import sandbox; print(sandbox.run('print(6)').stdout, end='')"
+print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout, end="")
+sandbox.allow_unsafe(False)
+try:
+    sandbox.run("pass")
+except sandbox.SandboxUnavailable:
+    print("refused")
 """
     )
-    assert said.splitlines() == ["ok False", "timeout", "memory", "5"], said
+    assert said.splitlines() == ["ok False", "timeout", "memory", "5", "6", "refused"], said
 
 
 _ROOT_WITHOUT_USER_NAMESPACES = """
