@@ -1,9 +1,9 @@
 """AppWorld-style episodes: a solver writes Python, a world runs it, and tests of the world's state judge the end.
 
 The same environment drives our own world (``errands``, the default: nothing to install) and the real AppWorld, which
-lives in a Python environment of its own and is reached over HTTP, one server process a slot. The reward is the share of
-the task's tests that passed, of those that doing nothing fails; a test that doing nothing passes counts only where it
-failed. Left out: AppWorld itself, its tasks and its data, which nobody may redistribute.
+lives in a Python environment of its own and is reached over HTTP, one server process a slot. The reward is a share of
+the task's tests; neither doing nothing nor giving up at once is paid (appworld_reward.py). Left out: AppWorld itself,
+its tasks and its data, which nobody may redistribute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from rlpost.envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
 from rlpost.envs.appworld_demos import demonstrate
 from rlpost.envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
-from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.appworld_reward import REWARDS, measured_once
 from rlpost.envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
 from rlpost.envs.errands.datasets import UnknownTask, load_task_ids, task_of
 
@@ -37,7 +37,10 @@ class AppWorld(Env):
         http: put our own world behind HTTP too, as the real one is.
         train, eval: the data sets that training and evaluation tasks come from.
         difficulties: only tasks of these difficulties are trained on.
-        partial_credit: score the tests of an episode that never completed its task; else it is worth 0, as in LOOP.
+        reward: ``no_op_excluded``: the share of the tests that neither doing nothing nor a bare ``complete_task()``
+            passes; ``paper_code``: of all tests, and of unfinished episodes too, as in LOOP's released code.
+        partial_credit: score the tests of an episode that never completed its task; else it is worth 0, as in LOOP's
+            paper.
         experiment: name of the run; each episode has one of its own below it.
         slots: servers at most; absent: as many as memory holds.
         timeout_s: seconds a block of code may take.
@@ -57,6 +60,7 @@ class AppWorld(Env):
         train: str = "train",
         eval: str = "dev",
         difficulties: Sequence[int] | None = None,
+        reward: str = "no_op_excluded",
         partial_credit: bool = False,
         experiment: str = "rlpost",
         slots: int | None = None,
@@ -67,7 +71,10 @@ class AppWorld(Env):
         super().__init__(task, seed)
         self._where = (appworld, http, slots)
         self._experiment = f"{experiment}/{os.getpid()}-{next(_episodes)}-{task.id}"
-        self._partial_credit = partial_credit
+        if reward not in REWARDS:
+            raise EnvError(f"env.options.reward: there is no '{reward}'; there are {', '.join(REWARDS)}")
+        self._reward = REWARDS[reward]
+        self._partial_credit = partial_credit or reward == "paper_code"
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(**(deadlines or {}))
         self._unsafe = unsafe
@@ -151,8 +158,11 @@ class AppWorld(Env):
         """Share of the tests, and success: completed, and all tests passed."""
         if not (self._completed or self._partial_credit):
             return Score(0.0, {"tests": 0.0}, success=False)
-        verdict = self._here().evaluate()
-        share = share_of_tests(verdict)
+        world = self._here()
+        verdict = world.evaluate()
+        appworld = self._where[0]
+        baseline = measured_once((appworld and appworld.get("root"), self.task.id), world.baseline)
+        share = self._reward(verdict, baseline, self._completed)
         return Score(share, {"tests": share}, success=self._completed and bool(verdict["success"]))
 
     def metrics(self) -> Mapping[str, float]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlpost.envs.appworld_reward import Baseline
 from rlpost.envs.appworld_servers import Server, Servers, shared
 from rlpost.envs.base import EnvError
 from rlpost.envs.errands.server import describe
@@ -52,6 +53,11 @@ class World(Protocol):
         """``success``, ``num_tests``, ``passes`` and ``failures``."""
         ...
 
+    def baseline(self) -> Baseline:
+        """The tests that doing nothing passes on this task, and a bare ``complete_task()``. The world's own state may
+        be lost by it: ask last."""
+        ...
+
     def ended(self) -> str:
         """Why nothing more can be executed, or nothing."""
         ...
@@ -82,6 +88,13 @@ class LocalWorld:
     def evaluate(self) -> Mapping[str, Any]:
         """See World."""
         return self._world.evaluate().to_dict()
+
+    def baseline(self) -> Baseline:
+        """See World."""
+        with ErrandsWorld(self._world.task.id) as fresh:
+            idle = fresh.evaluate().to_dict()
+            fresh.complete()
+            return Baseline.of(idle, fresh.evaluate().to_dict())
 
     def ended(self) -> str:
         """See World."""
@@ -120,11 +133,11 @@ class RemoteWorld:
         self._outputs = None if outputs is None else outputs / experiment
         self._server: Server | None = None
         self._busy = False
-        body = {"experiment_name": experiment, **(settings or {})}
+        self._body = {"experiment_name": experiment, **(settings or {})}
         for attempt in range(_INITIALIZE_TRIES):
             self._server = servers.take(deadlines.initialize)
             try:
-                self._about: Mapping[str, Any] = self._ask("initialize", deadlines.initialize, **body)
+                self._about: Mapping[str, Any] = self._ask("initialize", deadlines.initialize, **self._body)
                 break
             except EnvError:
                 self.close()
@@ -148,6 +161,13 @@ class RemoteWorld:
         """See World."""
         verdict: Mapping[str, Any] = self._ask("evaluate", self._deadlines.evaluate, suppress_errors=True, report=False)
         return verdict
+
+    def baseline(self) -> Baseline:
+        """See World."""
+        self._ask("initialize", self._deadlines.initialize, **self._body)
+        idle = self.evaluate()
+        self.execute("apis.supervisor.complete_task()")
+        return Baseline.of(idle, self.evaluate())
 
     def ended(self) -> str:
         """See World: a server that is lost raises instead."""

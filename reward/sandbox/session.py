@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -80,13 +81,9 @@ class Session:
         """Whether another block can be executed; false too once its keeper was killed from outside."""
         if self._end is not None:
             return False
-        try:  # between blocks a keeper only speaks to say that all is over
-            self._report.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        poller = select.poll()
+        poller.register(self._report, select.POLLIN)
+        return not poller.poll(0)  # between blocks a keeper only says that all is over
 
     def execute(
         self,

@@ -17,44 +17,79 @@ from rlpost.envs import appworld_servers
 from rlpost.envs.appworld import AppWorld
 from rlpost.envs.appworld_client import Deadlines, RemoteWorld, errands_servers
 from rlpost.envs.appworld_prompt import code_blocks, gives_up, look_ups
-from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.appworld_reward import REWARDS, Baseline, measured_once
 from rlpost.envs.appworld_servers import Servers, slots_for
-from rlpost.envs.base import EnvError
+from rlpost.envs.base import EnvError, Score
+from rlpost.envs.errands.datasets import task_of
 from rlpost.reward import sandbox
 
 isolated = pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
 ROOT = Path(__file__).parents[2]
 
 
-def verdict(no_op_fail: tuple[int, int], no_op_pass: tuple[int, int]) -> dict[str, list[dict[str, str]]]:
-    """Tests (passed, failed) of each label."""
-    labels = {"no_op_fail": no_op_fail, "no_op_pass": no_op_pass}
-    return {
-        kind: [{"requirement": "r", "label": label} for label, counts in labels.items() for _ in range(counts[place])]
-        for place, kind in enumerate(("passes", "failures"))
-    }
+def verdict(passes: str, failures: str) -> dict[str, list[dict[str, str]]]:
+    """Tests by one-letter requirements."""
+    return {"passes": [{"requirement": r} for r in passes], "failures": [{"requirement": r} for r in failures]}
 
 
 @pytest.mark.parametrize(
-    ("no_op_fail", "no_op_pass", "share"),
+    ("passes", "failures", "completed", "excluded", "of_all"),
     [
-        ((0, 3), (2, 0), 0.0),
-        ((3, 0), (2, 0), 1.0),
-        ((1, 2), (2, 0), 1 / 3),
-        ((3, 0), (1, 1), 3 / 4),
-        ((0, 0), (2, 0), 0.0),
+        ("dd", "axyz", False, 0.0, 0.0),
+        ("dda", "xyz", True, 0.0, 0.0),
+        ("ddaxyz", "", True, 1.0, 1.0),
+        ("ddxyz", "a", False, 1.0, 5 / 6),
+        ("ddxyz", "a", True, 3 / 4, 5 / 6),
+        ("ddx", "ayz", False, 1 / 3, 3 / 6),
+        ("daxyz", "d", True, 3 / 4, 5 / 6),
+        ("dddx", "", True, 1.0, 1.0),
+        ("", "", True, 0.0, 0.0),
     ],
-    ids=["nothing done", "solved", "a third", "solved with damage", "no tests"],
+    ids=[
+        *("nothing done", "given up", "solved", "solved, not completed", "wrong answer", "unfinished", "damage"),
+        *("one more of a kind", "no tests"),
+    ],
 )
-def test_reward_counts_the_tests_that_doing_nothing_fails(
-    no_op_fail: tuple[int, int], no_op_pass: tuple[int, int], share: float
-) -> None:
-    assert share_of_tests(verdict(no_op_fail, no_op_pass)) == pytest.approx(share, abs=1e-12)  # type: ignore[arg-type]
+def test_rewards_by_name(passes: str, failures: str, completed: bool, excluded: float, of_all: float) -> None:
+    """Doing nothing passes the two tests d, a bare completion also a."""
+    baseline = Baseline.of(verdict("dd", "axyz"), verdict("dda", "xyz"))
+    for name, wanted in {"no_op_excluded": excluded, "paper_code": of_all}.items():
+        assert REWARDS[name](verdict(passes, failures), baseline, completed) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_tests_without_labels_all_count() -> None:
-    tests = {"passes": [{"requirement": "r"}] * 3, "failures": [{"requirement": "s"}]}
-    assert share_of_tests(tests) == 0.75
+@isolated
+@pytest.mark.parametrize("reward", ["no_op_excluded", "paper_code"])
+@pytest.mark.parametrize("http", [False, True])
+def test_giving_up_at_once_is_worth_nothing(reward: str, http: bool) -> None:
+    tasks = AppWorld.tasks("train", 0)
+    chosen = [next(task for task in tasks if (task_of(task.id).build()[1].answer is None) == none) for none in (0, 1)]
+    for task in chosen if not http else chosen[1:]:
+        for code in ("print(1)", "apis.supervisor.complete_task()", "apis.supervisor.complete_task(status='fail')"):
+            env = AppWorld(task, 0, reward=reward, partial_credit=True, http=http, slots=3)
+            env.start()
+            env.step(f"```python\n{code}\n```")
+            assert env.score() == Score(0.0, {"tests": 0.0}, success=False), (task, code)
+            env.close()
+    with pytest.raises(
+        EnvError, match=r"env\.options\.reward: there is no 'all'; there are no_op_excluded, paper_code"
+    ):
+        AppWorld(chosen[0], 0, reward="all")
+
+
+def test_what_passes_for_nothing_is_measured_once_and_again_where_that_failed() -> None:
+    asked: list[int] = []
+    found = Baseline.of(verdict("d", ""), verdict("d", ""))
+
+    def measure() -> Baseline:
+        asked.append(1)
+        if len(asked) == 1:
+            raise EnvError("the server was lost")
+        return found
+
+    with pytest.raises(EnvError):
+        measured_once("a task of this test", measure)
+    assert all(measured_once("a task of this test", measure) is found for _ in range(3))
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -79,8 +114,6 @@ def test_what_is_counted_in_code() -> None:
 
 @isolated
 def test_an_unfinished_episode_is_worth_nothing_unless_partial_credit_is_asked_for() -> None:
-    from rlpost.envs.errands.datasets import task_of
-
     task = next(task for task in AppWorld.tasks("train", 0) if len(task_of(task.id).build()[1].expected) > 2)
     rewards = {}
     for partial in (False, True):
