@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlpost.envs.appworld_reward import Baseline
-from rlpost.envs.appworld_servers import Server, Servers, shared
+from rlpost.envs.appworld_servers import MEMORY_MIB, Server, Servers, shared
 from rlpost.envs.base import EnvError
 from rlpost.envs.errands.server import describe
 from rlpost.envs.errands.world import ErrandsWorld
 
 INSTALLED_IN = str(Path(__file__).absolute().parents[2])
+_GUARD = Path(__file__).with_name("appworld_guard.py").read_text()
 _INITIALIZE_TRIES = 2
 
 
@@ -231,21 +232,21 @@ def _post(server: Server, path: str, body: Mapping[str, Any], deadline_s: float)
     raise EnvError(f"/{path}: the world's server {problem}{server.last_words()}")
 
 
-def appworld_servers(python: str, root: str, slots: int | None) -> Servers:
+def appworld_servers(python: str, root: str, slots: int | None, memory_mib: int = MEMORY_MIB) -> Servers:
     """Slots of the real AppWorld, run by ``python`` with its data below ``root``."""
 
     def command(port: int) -> list[str]:
-        app = "appworld.serve.environment:app"
-        return [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+        return [python, "-c", _GUARD, str(port)]
 
-    make = {"APPWORLD_ROOT": root, "PYTHONPATH": "", "LD_PRELOAD": ""}
-    return shared((python, root, slots), lambda: Servers(command, make, root, slots))
+    make = {"APPWORLD_ROOT": root, "PYTHONPATH": "", "LD_PRELOAD": "", "MALLOC_ARENA_MAX": "2"}
+    return shared((python, root, slots, memory_mib), lambda: Servers(command, make, root, slots, memory_mib))
 
 
-def errands_servers(slots: int | None) -> Servers:
+def errands_servers(slots: int | None, memory_mib: int = MEMORY_MIB) -> Servers:
     """Slots of our own world behind HTTP."""
 
     def command(port: int) -> list[str]:
         return [sys.executable, "-P", "-m", "rlpost.envs.errands.server", "--port", str(port)]
 
-    return shared(("errands", slots), lambda: Servers(command, {"PYTHONPATH": INSTALLED_IN}, INSTALLED_IN, slots))
+    make = {"PYTHONPATH": INSTALLED_IN}
+    return shared(("errands", slots, memory_mib), lambda: Servers(command, make, INSTALLED_IN, slots, memory_mib))

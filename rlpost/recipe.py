@@ -160,8 +160,13 @@ def resolve(source: RecipeSource) -> LoadedRecipe:
     except ValidationError as error:
         raise RecipeError(explain_validation(error, source, Recipe)) from None
     env = _locate(source, recipe.env.name, ("env", "name"))
+    texts = getattr(env.load(), "text_options", ())
     env_options = {
-        key: _locate(source, value, ("env", "options", key)) if _names_a_file(value) else value
+        key: _text_option(source, key, value)
+        if key in texts
+        else _locate(source, value, ("env", "options", key))
+        if _names_a_file(value)
+        else value
         for key, value in recipe.env.options.items()
     }
     algorithm_name = recipe.algorithm.get("name")
@@ -175,6 +180,16 @@ def resolve(source: RecipeSource) -> LoadedRecipe:
 
 def _names_a_file(value: object) -> bool:
     return isinstance(value, str) and ".py:" in value
+
+
+def _text_option(source: RecipeSource, key: str, value: Any) -> Any:
+    """The text of the file that an option names; a text of several lines is one already, as in a run's own copy."""
+    if not isinstance(value, str) or "\n" in value:
+        return value
+    for path in (source.folder / value, Path(value)):
+        if path.is_file():
+            return path.read_text()
+    raise RecipeError(f"{source.where(('env', 'options', key))}: there is no file {source.folder / value}")
 
 
 def _locate(source: RecipeSource, name: str, path: KeyPath, find: Any = Plugin.locate) -> Plugin:
