@@ -39,6 +39,12 @@ def isolation() -> str | None:
     return None if isolation_problem() else "Linux namespaces, a file system of their own, rlimits and seccomp"
 
 
+def accounting() -> str:
+    """Who counts what isolated programs use on this host, in words: the kernel's cgroups, or their keepers."""
+    folder = launcher.cgroup()
+    return f"cgroup v2 ({folder.rpartition('/')[0]})" if folder else "keepers that look every 2 to 20 ms"
+
+
 @functools.cache
 def isolation_problem() -> str:
     """Why programs cannot be isolated here and what to do about it; empty where they can."""

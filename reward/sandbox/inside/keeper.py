@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from rlpost.reward.sandbox.inside import identity, init, kernel, usage
+from rlpost.reward.sandbox.inside.cgroup import Group
 from rlpost.reward.sandbox.inside.setting import Ends, Site
 from rlpost.reward.sandbox.limits import Limits, Reason
 
@@ -33,7 +34,7 @@ NAMESPACES = (
 )
 
 
-def keep(site: Site, request: dict[str, Any], channel: int, report: int) -> NoReturn:
+def keep(site: Site, request: dict[str, Any], channel: int, report: int, group: Group | None) -> NoReturn:
     """Run one program to its end and report; never returns.
 
     Args:
@@ -42,29 +43,30 @@ def keep(site: Site, request: dict[str, Any], channel: int, report: int) -> NoRe
         channel: descriptor of the socket that the program's process talks to the host through.
         report: descriptor of the socket for the outcome. The host may send lines through it, each the seconds of
             processor time that the program may use from now on; its end of file means that nobody waits any more.
+        group: the cgroup that the program goes into, where there are any.
     """
     try:
         host = socket.socket(fileno=report)
         host.sendall(b"+")  # taken up
         os.setsid()  # a signal to a process group crosses namespaces
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        message = _run(site, Limits(**request["limits"]), request["session"], channel, report)
+        message = _run(site, request, channel, report, group)
         with contextlib.suppress(OSError):
             host.sendall(message)
     finally:
         os._exit(0)
 
 
-def _run(site: Site, limits: Limits, session: bool, channel: int, report: int) -> bytes:
+def _run(site: Site, request: dict[str, Any], channel: int, report: int, group: Group | None) -> bytes:
     try:
-        watch = _start(site, limits, session, channel, report)
+        watch = _start(site, Limits(**request["limits"]), request["session"], channel, report, group)
         watch.until_dead()
         return watch.outcome()
     except Exception as error:
         return json.dumps({"lost": f"{type(error).__name__}: {error}"}).encode() + b"\n"
 
 
-def _start(site: Site, limits: Limits, session: bool, channel: int, report: int) -> Watch:
+def _start(site: Site, limits: Limits, session: bool, channel: int, report: int, group: Group | None) -> Watch:
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     verdict, verdict_end = os.pipe()
@@ -75,11 +77,11 @@ def _start(site: Site, limits: Limits, session: bool, channel: int, report: int)
         kernel.unshare(NAMESPACES)
     child = os.fork()
     if child == 0:
-        init.run(site, limits, session, Ends(channel, out_end, err_end, verdict_end))
+        init.run(site, limits, session, Ends(channel, out_end, err_end, verdict_end), group)
     for descriptor in (channel, out_end, err_end, verdict_end):
         os.close(descriptor)
     deadline = math.inf if session else time.monotonic() + limits.wall_s
-    return Watch(site, limits, child, deadline, out, err, verdict, report)
+    return Watch(site, limits, child, deadline, out, err, verdict, report, group)
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Watch:
     err: int
     verdict: int
     report: int
+    group: Group | None
     started: float = field(default_factory=time.monotonic)
     cpu_end: float = math.inf
     cpu_s: float = 0.0
@@ -150,7 +153,7 @@ class Watch:
         """Compare what is used with what may be; seconds until the next look."""
         now = self._usage()
         room = (self.limits.memory_mib << 20) - now.memory
-        if room < 0:
+        if room < 0 and self.group is None:  # a group's bound is the kernel's, and counts files too
             self._stop(Reason.MEMORY, f"its processes held more than {self.limits.memory_mib} MiB")
         elif now.cpu_s > self.limits.cpu_s:
             self._stop(Reason.CPU, f"used more than {self.limits.cpu_s:g} s of processor time")
@@ -161,7 +164,10 @@ class Watch:
         return min(max(room / _FILL, _LOOK_S[0]), _LOOK_S[1])
 
     def _usage(self) -> usage.Usage:
-        now = usage.of_tree(self.site.proc, self.init, self.site.resident, self.site.isolated)
+        if self.group is not None:
+            now = self.group.usage()
+        else:
+            now = usage.of_tree(self.site.proc, self.init, self.site.resident, self.site.isolated)
         self.peak = max(self.peak, now.memory)
         self.cpu_s = max(self.cpu_s, now.cpu_s)
         return now
@@ -197,6 +203,8 @@ class Watch:
 
     def _judge(self, err: bytes) -> dict[str, Any]:
         verdict = self.written[self.verdict].decode(errors="replace")
+        if self.cause is None and self.group is not None and self.group.out_of_memory():
+            return {"reason": Reason.MEMORY, "detail": f"its processes held more than {self.limits.memory_mib} MiB"}
         if verdict.startswith("setup "):
             return {"lost": verdict[6:]}
         if self.cause is not None:
