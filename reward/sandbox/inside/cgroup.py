@@ -53,9 +53,10 @@ class Group:
 
 @dataclass(slots=True)
 class Groups:
-    """The folder of one zygote's programs; ``path`` is for people."""
+    """The folder of one zygote's programs, and the one it lies in; ``path`` is for people, and soon out of sight."""
 
     folder: int
+    parent: int
     path: str
     left: list[str] = field(default_factory=list)
     made: int = 0
@@ -89,7 +90,7 @@ class Groups:
             self.clean()
             time.sleep(0.01)
         with contextlib.suppress(OSError):
-            os.rmdir(self.path)
+            os.rmdir(os.path.basename(self.path), dir_fd=self.parent)
 
 
 def find(told: str | None) -> Groups | None:
@@ -99,18 +100,31 @@ def find(told: str | None) -> Groups | None:
         try:
             if told:
                 _enable(parent)
+            _sweep(parent)
             os.mkdir(path)
         except OSError:
             continue
         try:
             _enable(path)
-            groups = Groups(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path)
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            groups = Groups(os.open(path, flags), os.open(parent, flags), path)
             groups.new(Limits(), 0).close()  # the controllers are there, and the rights to use them
             return groups
         except OSError:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
     return None
+
+
+def _sweep(parent: str) -> None:
+    """Remove what zygotes left that were killed."""
+    for name in os.listdir(parent):
+        owner = name.removeprefix("rlpost-")
+        if owner != name and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            with contextlib.suppress(OSError):
+                for group in [entry.path for entry in os.scandir(f"{parent}/{name}") if entry.is_dir()]:
+                    os.rmdir(group)
+                os.rmdir(f"{parent}/{name}")
 
 
 def _candidates() -> Iterator[str]:
