@@ -140,6 +140,17 @@ BUFFERS = [
         says="refused",
     ),
     attack(
+        "timers that the kernel holds",
+        """
+        import ctypes
+        libc, timer, count = ctypes.CDLL(None), ctypes.c_void_p(), 0
+        while libc.timer_create(0, None, ctypes.byref(timer)) == 0: count += 1
+        print("few" if count < 1000 else f"ESCAPED {count}")
+        """,
+        OK,
+        says="few",
+    ),
+    attack(
         "message queues",
         "import ctypes; print('ESCAPED' if ctypes.CDLL(None).msgget(0, 0o1666) != -1 else 'refused')",
         OK,

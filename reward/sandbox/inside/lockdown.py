@@ -50,6 +50,7 @@ def _set_limits(site: Site, limits: Limits) -> None:
         resource.RLIMIT_NOFILE: (usage.DESCRIPTORS,) * 2,
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_MEMLOCK: (0, 0),
+        resource.RLIMIT_SIGPENDING: (256, 256),  # timers too, which the kernel holds
     }
     if site.isolated:  # else it would count all processes of the user
         ours = 2 if site.user_namespaces else 1  # init is in the count, and so is a keeper that gave up root

@@ -89,6 +89,7 @@ REFUSED: dict[str, tuple[int, int]] = {
     "setsockopt": (54, 208),
     "inotify_init": (253, 0),
     "inotify_init1": (294, 26),
+    "landlock_create_ruleset": (444, 444),
 }
 _CLONE, _CLONE3, _SOCKETPAIR, _MMAP = (56, 220), (435, 435), (53, 199), (9, 222)
 _FCNTL, _SIGACTION = (72, 25), (13, 134)
