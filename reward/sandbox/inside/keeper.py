@@ -142,7 +142,10 @@ class Watch:
 
     def _listen(self) -> bool:
         """Take what the host says; true where it says no more."""
-        said = os.read(self.report, 1 << 12)
+        try:
+            said = os.read(self.report, 1 << 12)
+        except OSError:  # it is gone, and left something unread
+            said = b""
         if not said:
             self._stop(Reason.KILLED, "nobody waits for it any more")
         else:  # lines come whole: they are short, and the host waits for an answer before it sends another
