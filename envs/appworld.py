@@ -1,24 +1,26 @@
 """AppWorld-style episodes: a solver writes Python, a world runs it, and tests of the world's state judge the end.
 
 The same environment drives our own world (``errands``, the default: nothing to install) and the real AppWorld, which
-lives in a Python environment of its own and is reached over HTTP, one server process a slot. The reward is the share of
-the task's tests that passed, of those that doing nothing fails; a test that doing nothing passes counts only where it
-failed. Left out: AppWorld itself, its tasks and its data, which nobody may redistribute.
+lives in a Python environment of its own and is reached over HTTP, one server process a slot. The reward is a share of
+the task's tests; neither doing nothing nor giving up at once is paid (appworld_reward.py). Left out: AppWorld itself,
+its tasks and its data, which nobody may redistribute.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rlpost.envs.appworld_client import Deadlines, LocalWorld, RemoteWorld, World, appworld_servers, errands_servers
 from rlpost.envs.appworld_demos import demonstrate
-from rlpost.envs.appworld_prompt import code_blocks, gives_up, joined, look_ups, opening
-from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.appworld_prompt import REMINDER, code_blocks, gives_up, joined, look_ups, opening
+from rlpost.envs.appworld_reward import REWARDS, measured_once
+from rlpost.envs.appworld_servers import MEMORY_MIB
 from rlpost.envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
 from rlpost.envs.errands.datasets import UnknownTask, load_task_ids, task_of
 
@@ -37,16 +39,26 @@ class AppWorld(Env):
         http: put our own world behind HTTP too, as the real one is.
         train, eval: the data sets that training and evaluation tasks come from.
         difficulties: only tasks of these difficulties are trained on.
-        partial_credit: score the tests of an episode that never completed its task; else it is worth 0, as in LOOP.
+        reward: ``no_op_excluded``: the share of the tests that neither doing nothing nor a bare ``complete_task()``
+            passes; ``paper_code``: of all tests, and of unfinished episodes too, as in LOOP's released code.
+        partial_credit: score the tests of an episode that never completed its task; else it is worth 0, as in LOOP's
+            paper.
         experiment: name of the run; each episode has one of its own below it.
         slots: servers at most; absent: as many as memory holds.
-        timeout_s: seconds a block of code may take.
-        deadlines: seconds that requests to a server may take, by name (see ``Deadlines``).
+        memory_mib: MiB that a server may take.
+        timeout_s: seconds a block of code may take; the real AppWorld takes whole ones and gets the next.
+        deadlines: seconds that requests to a server may take, by name (see ``Deadlines``); ``execute`` at least 20 more
+            than ``timeout_s``, unless it is given.
+        settings: further fields of AppWorld's ``initialize``, e.g. ``{raise_on_unsafe_syntax: false}``.
+        prompt: a file with a prompt of one's own, a Jinja template (see appworld_prompt.py), or its text.
+        reminder: repeat the task after every observation.
         unsafe: run code without isolation where the host gives none.
 
     Raises:
         EnvError: the world cannot be set up, or was lost in the middle of the episode.
     """
+
+    text_options: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
     def __init__(
         self,
@@ -57,24 +69,37 @@ class AppWorld(Env):
         train: str = "train",
         eval: str = "dev",
         difficulties: Sequence[int] | None = None,
+        reward: str = "no_op_excluded",
         partial_credit: bool = False,
         experiment: str = "rlpost",
         slots: int | None = None,
+        memory_mib: int = MEMORY_MIB,
         timeout_s: float = 20.0,
         deadlines: Mapping[str, float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        prompt: str | None = None,
+        reminder: bool = False,
         unsafe: bool = False,
     ) -> None:
         super().__init__(task, seed)
-        self._where = (appworld, http, slots)
+        if not timeout_s > 0:
+            raise EnvError(f"env.options.timeout_s must be above 0, not {timeout_s}")
+        self._where = (appworld, http, slots, memory_mib)
+        self._settings = dict(settings or {})
+        self._prompt = prompt
+        self._reminder = reminder
         self._experiment = f"{experiment}/{os.getpid()}-{next(_episodes)}-{task.id}"
-        self._partial_credit = partial_credit
+        if reward not in REWARDS:
+            raise EnvError(f"env.options.reward: there is no '{reward}'; there are {', '.join(REWARDS)}")
+        self._reward = REWARDS[reward]
+        self._partial_credit = partial_credit or reward == "paper_code"
         self._timeout_s = timeout_s
-        self._deadlines = Deadlines(**(deadlines or {}))
+        self._deadlines = Deadlines(**{"execute": max(Deadlines().execute, timeout_s + 20.0), **(deadlines or {})})
         self._unsafe = unsafe
         self._world: World | None = None
         self._counts = dict.fromkeys(("turns", "errors", "look_ups", "no_code", "several_blocks"), 0)
         self._gave_up = self._completed = False
-        self._ended = ""
+        self._ended = self._task_words = ""
 
     @classmethod
     def tasks(
@@ -110,25 +135,29 @@ class AppWorld(Env):
         """Reference solutions of our own world's tasks, played turn by turn; see ``appworld_demos.demonstrate``."""
         if appworld is not None:
             raise EnvError("the real AppWorld gives no demonstrations; name a file in warm_start.data")
-        allowed = {"train", "difficulties", "unsafe"} & options.keys()
+        allowed = {"train", "difficulties", "unsafe", "prompt", "reminder"} & options.keys()
         return demonstrate(split, seed, count, **{name: options[name] for name in allowed})
 
     def start(self) -> Sequence[Message]:
         """Set the world up; the prompt."""
-        appworld, http, slots = self._where
+        self._world = self._new_world()
+        about = self._world.describe()
+        self._task_words = REMINDER.format(about["instruction"]) if self._reminder else ""
+        return opening(about, self._prompt)
+
+    def _new_world(self) -> World:
+        appworld, http, slots, memory_mib = self._where
         if appworld is None and not http:
-            self._world = LocalWorld(self.task.id, self._experiment, self._timeout_s, self._unsafe)
+            return LocalWorld(self.task.id, self._experiment, self._timeout_s, self._unsafe)
+        if appworld is None:
+            servers, outputs = errands_servers(slots, memory_mib), None
+            settings = {"timeout_seconds": self._timeout_s, "unsafe": self._unsafe, **self._settings}
         else:
-            settings: dict[str, Any] = {"timeout_seconds": int(self._timeout_s)}
-            if appworld is None:
-                servers, outputs = errands_servers(slots), None
-                settings["unsafe"] = self._unsafe
-            else:
-                root = _setting(appworld, "root")
-                servers = appworld_servers(_setting(appworld, "python"), root, slots)
-                outputs = Path(root) / "experiments" / "outputs"
-            self._world = RemoteWorld(servers, self.task.id, self._experiment, self._deadlines, outputs, settings)
-        return opening(self._world.describe())
+            root = _setting(appworld, "root")
+            servers = appworld_servers(_setting(appworld, "python"), root, slots, memory_mib)
+            outputs = Path(root) / "experiments" / "outputs"
+            settings = {"timeout_seconds": math.ceil(self._timeout_s), **self._settings}  # 0 would be none at all
+        return RemoteWorld(servers, self.task.id, self._experiment, self._deadlines, outputs, settings)
 
     def step(self, text: str) -> Observation:
         """Run the turn's code (all its blocks as one); what came of it."""
@@ -145,14 +174,18 @@ class AppWorld(Env):
         self._completed = world.task_completed()
         self._gave_up = self._completed and gives_up(code)
         self._ended = world.ended()
-        return Observation(output.rstrip("\n"), done=self._completed or bool(self._ended))
+        done = self._completed or bool(self._ended)
+        return Observation(output.rstrip("\n"), done, self._task_words)
 
     def score(self) -> Score:
         """Share of the tests, and success: completed, and all tests passed."""
         if not (self._completed or self._partial_credit):
             return Score(0.0, {"tests": 0.0}, success=False)
-        verdict = self._here().evaluate()
-        share = share_of_tests(verdict)
+        world = self._here()
+        verdict = world.evaluate()
+        appworld = self._where[0]
+        baseline = measured_once((appworld and appworld.get("root"), self.task.id), world.baseline)
+        share = self._reward(verdict, baseline, self._completed)
         return Score(share, {"tests": share}, success=self._completed and bool(verdict["success"]))
 
     def metrics(self) -> Mapping[str, float]:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlpost.envs.appworld_servers import Server, Servers, shared
+from rlpost.envs.appworld_reward import Baseline
+from rlpost.envs.appworld_servers import MEMORY_MIB, Server, Servers, shared
 from rlpost.envs.base import EnvError
 from rlpost.envs.errands.server import describe
 from rlpost.envs.errands.world import ErrandsWorld
 
 INSTALLED_IN = str(Path(__file__).absolute().parents[2])
+_GUARD = Path(__file__).with_name("appworld_guard.py").read_text()
 _INITIALIZE_TRIES = 2
 
 
@@ -52,6 +54,11 @@ class World(Protocol):
         """``success``, ``num_tests``, ``passes`` and ``failures``."""
         ...
 
+    def baseline(self) -> Baseline:
+        """The tests that doing nothing passes on this task, and a bare ``complete_task()``. The world's own state may
+        be lost by it: ask last."""
+        ...
+
     def ended(self) -> str:
         """Why nothing more can be executed, or nothing."""
         ...
@@ -82,6 +89,13 @@ class LocalWorld:
     def evaluate(self) -> Mapping[str, Any]:
         """See World."""
         return self._world.evaluate().to_dict()
+
+    def baseline(self) -> Baseline:
+        """See World."""
+        with ErrandsWorld(self._world.task.id) as fresh:
+            idle = fresh.evaluate().to_dict()
+            fresh.complete()
+            return Baseline.of(idle, fresh.evaluate().to_dict())
 
     def ended(self) -> str:
         """See World."""
@@ -120,11 +134,11 @@ class RemoteWorld:
         self._outputs = None if outputs is None else outputs / experiment
         self._server: Server | None = None
         self._busy = False
-        body = {"experiment_name": experiment, **(settings or {})}
+        self._body = {"experiment_name": experiment, **(settings or {})}
         for attempt in range(_INITIALIZE_TRIES):
             self._server = servers.take(deadlines.initialize)
             try:
-                self._about: Mapping[str, Any] = self._ask("initialize", deadlines.initialize, **body)
+                self._about: Mapping[str, Any] = self._ask("initialize", deadlines.initialize, **self._body)
                 break
             except EnvError:
                 self.close()
@@ -148,6 +162,13 @@ class RemoteWorld:
         """See World."""
         verdict: Mapping[str, Any] = self._ask("evaluate", self._deadlines.evaluate, suppress_errors=True, report=False)
         return verdict
+
+    def baseline(self) -> Baseline:
+        """See World."""
+        self._ask("initialize", self._deadlines.initialize, **self._body)
+        idle = self.evaluate()
+        self.execute("apis.supervisor.complete_task()")
+        return Baseline.of(idle, self.evaluate())
 
     def ended(self) -> str:
         """See World: a server that is lost raises instead."""
@@ -211,21 +232,21 @@ def _post(server: Server, path: str, body: Mapping[str, Any], deadline_s: float)
     raise EnvError(f"/{path}: the world's server {problem}{server.last_words()}")
 
 
-def appworld_servers(python: str, root: str, slots: int | None) -> Servers:
+def appworld_servers(python: str, root: str, slots: int | None, memory_mib: int = MEMORY_MIB) -> Servers:
     """Slots of the real AppWorld, run by ``python`` with its data below ``root``."""
 
     def command(port: int) -> list[str]:
-        app = "appworld.serve.environment:app"
-        return [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+        return [python, "-c", _GUARD, str(port)]
 
-    make = {"APPWORLD_ROOT": root, "PYTHONPATH": "", "LD_PRELOAD": ""}
-    return shared((python, root, slots), lambda: Servers(command, make, root, slots))
+    make = {"APPWORLD_ROOT": root, "PYTHONPATH": "", "LD_PRELOAD": "", "MALLOC_ARENA_MAX": "2"}
+    return shared((python, root, slots, memory_mib), lambda: Servers(command, make, root, slots, memory_mib))
 
 
-def errands_servers(slots: int | None) -> Servers:
+def errands_servers(slots: int | None, memory_mib: int = MEMORY_MIB) -> Servers:
     """Slots of our own world behind HTTP."""
 
     def command(port: int) -> list[str]:
         return [sys.executable, "-P", "-m", "rlpost.envs.errands.server", "--port", str(port)]
 
-    return shared(("errands", slots), lambda: Servers(command, {"PYTHONPATH": INSTALLED_IN}, INSTALLED_IN, slots))
+    make = {"PYTHONPATH": INSTALLED_IN}
+    return shared(("errands", slots, memory_mib), lambda: Servers(command, make, INSTALLED_IN, slots, memory_mib))

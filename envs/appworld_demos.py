@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from rlpost.envs.appworld_prompt import opening, turn
+from rlpost.envs.appworld_prompt import REMINDER, opening, turn
 from rlpost.envs.base import Demonstration, EnvError, Message
 from rlpost.envs.errands.datasets import load_task_ids, task_of
 from rlpost.envs.errands.server import describe
@@ -29,6 +29,8 @@ def demonstrate(
     train: str = "train",
     difficulties: Sequence[int] | None = None,
     unsafe: bool = False,
+    prompt: str | None = None,
+    reminder: bool = False,
 ) -> list[Demonstration]:
     """``count`` conversations: "train" of the training tasks, "check" of other variants of the same scenarios; again
     from the first where there are fewer tasks than ``count``.
@@ -41,15 +43,16 @@ def demonstrate(
     ids = load_task_ids(train if split == "train" else "train_variants")
     ids = [task_id for task_id in ids if difficulties is None or task_of(task_id).difficulty in difficulties]
     random.Random(f"errands-demonstrations-{split}-{seed}").shuffle(ids)
-    played = [Demonstration(_play(task_id, unsafe)) for task_id in ids[:count]]
+    played = [Demonstration(_play(task_id, unsafe, prompt, reminder)) for task_id in ids[:count]]
     return [played[place % len(played)] for place in range(count)]
 
 
-def _play(task_id: str, unsafe: bool) -> list[Message]:
+def _play(task_id: str, unsafe: bool, prompt: str | None, reminder: bool) -> list[Message]:
     with ErrandsWorld(task_id, unsafe=unsafe) as world:
-        messages = opening(describe(task_id))
+        messages = opening(describe(task_id), prompt)
+        after = REMINDER.format(world.task.instruction) if reminder else ""
         for thought, code in zip(THOUGHTS, world.plan.solution, strict=True):
             messages.append(Message(role="assistant", content=turn(thought, code)))
             answer = world.execute(code)
-            messages.append(Message(role="user", content=answer.rstrip("\n")))
+            messages.append(Message(role="user", content=answer.rstrip("\n") + after))
         return messages[:-1]

@@ -1,6 +1,9 @@
-"""What the solver is told, and what is taken from what it says: ReAct turns with Python code blocks.
+"""What the solver is told: our own words without an example, or a template of the user's; and what is counted in code.
 
-Left out: worked examples (a warm start on demonstrations shows more of them than a prompt holds).
+A template is Jinja; it sees ``instruction``, ``supervisor`` (``first_name``, ``last_name``, ``email``,
+``phone_number``) and ``datetime``, and, under the names that AppWorld's own prompt files use, ``input_str`` and
+``main_user``. A line that is only ``SYSTEM:``, ``USER:`` or ``ASSISTANT:`` begins a message of that role. Left out:
+AppWorld's prompts, which nobody may redistribute, and the code in a turn (code_blocks.py).
 """
 
 from __future__ import annotations
@@ -9,7 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost.envs.base import Message
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from rlpost.envs.base import EnvError, Message
+from rlpost.envs.code_blocks import code_blocks
+
+__all__ = ["REMINDER", "code_blocks", "gives_up", "joined", "look_ups", "opening", "turn"]
 
 SYSTEM = """You do everyday tasks for your supervisor by writing Python that calls the APIs of their apps.
 
@@ -32,20 +41,41 @@ USER = (
     "\n\n{task}"
 )
 
-_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+REMINDER = "\n\nRemember, the task is: {}"
+"""What follows every observation where the recipe asks for it."""
+_ROLE = re.compile(r"^(SYSTEM|USER|ASSISTANT):[ \t]*$", re.MULTILINE)
 _LOOK_UP = re.compile(r"\bapis\.api_docs\.\w+\(")
 _GAVE_UP = re.compile(r"\bcomplete_task\([^)]*status\s*=\s*[\"']fail")
 
 
-def opening(about: Mapping[str, Any]) -> list[Message]:
-    """The opening messages of an episode; ``about`` as a world describes itself."""
+def opening(about: Mapping[str, Any], template: str | None = None) -> list[Message]:
+    """The opening messages of an episode; ``about`` as a world describes itself.
+
+    Raises:
+        EnvError: the template cannot be rendered, or gives no message for the solver to answer.
+    """
+    if template is not None:
+        return _rendered(template, about)
     words = USER.format(**about["supervisor"], now=about["datetime"], task=about["instruction"])
     return [Message(role="system", content=SYSTEM), Message(role="user", content=words)]
 
 
-def code_blocks(text: str) -> list[str]:
-    """The code blocks of a turn; one that is not closed runs to the end."""
-    return [match[1] for match in _BLOCK.finditer(text)]
+def _rendered(template: str, about: Mapping[str, Any]) -> list[Message]:
+    names = {"instruction": about["instruction"], "supervisor": about["supervisor"], "datetime": about["datetime"]}
+    names |= {"input_str": names["instruction"], "main_user": names["supervisor"]}
+    try:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        text = environment.from_string(template).render(names)
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        where = f", line {line}" if line else ""
+        raise EnvError(f"env.options.prompt{where}: {error}. It may use: {', '.join(names)}") from None
+    first, *rest = _ROLE.split(text)
+    parts = [("user", first), *zip((role.lower() for role in rest[::2]), rest[1::2], strict=True)]
+    messages = [Message(role=role, content=content.strip()) for role, content in parts if content.strip()]
+    if not messages or messages[-1]["role"] != "user":
+        raise EnvError("env.options.prompt: it must end with a message of the user's, which the solver answers")
+    return messages
 
 
 def joined(blocks: Sequence[str]) -> str:

@@ -27,12 +27,23 @@ SHARE_OF_MEMORY = 0.7
 LOG_LINES = 8
 _TRIES = 3
 _BOOT = """
-import ctypes, os, signal, sys
+import ctypes, os, resource, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the parent, however it dies
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+for kind, room in ((resource.RLIMIT_DATA, 0), (resource.RLIMIT_AS, 4 << 30)):  # room for libraries and reserves
+    most = resource.getrlimit(kind)[1]
+    bound = int(sys.argv[2]) + room
+    bound = bound if most == resource.RLIM_INFINITY else min(bound, most)
+    resource.setrlimit(kind, (bound, bound))
+try:
+    open("/proc/self/oom_score_adj", "w").write("1000")  # where memory runs out, a server goes first
+except OSError:
+    pass
+os.execv(sys.argv[3], sys.argv[3:])
 """
+MEMORY_MIB = 4096
+"""What a server may take where nothing else is said: several times what AppWorld takes with a world."""
 # The signal is sent when the *thread* ends that started the child, so all are started by one that never does.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="world-servers")
 
@@ -44,24 +55,33 @@ class Server:
         command: from a port to the command line.
         environment: added to this process's variables.
         folder: its working directory.
+        memory_mib: MiB of memory it may take: a solver's code may run in it.
 
     Raises:
         EnvError: it does not start; the message has its last words.
     """
 
     def __init__(
-        self, command: Callable[[int], Sequence[str]], environment: Mapping[str, str], folder: str, wait_s: float
+        self,
+        command: Callable[[int], Sequence[str]],
+        environment: Mapping[str, str],
+        folder: str,
+        memory_mib: int,
+        wait_s: float,
     ) -> None:
         self._log = tempfile.NamedTemporaryFile(prefix="world-server-", suffix=".log")  # noqa: SIM115
         end = time.monotonic() + wait_s
         for _ in range(_TRIES):  # another process may take the port first
             self.port = _free_port()
-            line = [sys.executable, "-S", "-E", "-c", _BOOT, str(os.getpid()), *command(self.port)]
+            boot = [sys.executable, "-S", "-E", "-c", _BOOT, str(os.getpid()), str(memory_mib << 20)]
+            line = [*boot, *command(self.port)]
             self.process = _starter.submit(self._spawn, line, {**os.environ, **environment}, folder).result()
             if self._wait(end):
                 return
             self.kill()
-        raise EnvError(f"the world's server did not start within {wait_s:g} s: {' '.join(line[6:])}{self.last_words()}")
+        raise EnvError(
+            f"the world's server did not start within {wait_s:g} s: {_shown(line[len(boot) :])}{self.last_words()}"
+        )
 
     def _spawn(self, line: list[str], environment: dict[str, str], folder: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -112,7 +132,7 @@ class Servers:
     """The slots of one kind of server in this process.
 
     Args:
-        command, environment, folder: see ``Server``.
+        command, environment, folder, memory_mib: see ``Server``.
         slots: how many servers at most; None: as many as memory allows.
 
     Attributes:
@@ -125,8 +145,9 @@ class Servers:
         environment: Mapping[str, str] | None = None,
         folder: str = "/",
         slots: int | None = None,
+        memory_mib: int = MEMORY_MIB,
     ) -> None:
-        self._how = (command, environment or {}, folder)
+        self._how = (command, environment or {}, folder, memory_mib)
         self._most = slots
         self.largest = 0
         self._idle: list[Server] = []
@@ -198,6 +219,11 @@ class Servers:
             for server in [*self._idle, *self._out]:
                 server.kill()
             self._idle.clear()
+
+
+def _shown(line: Sequence[str]) -> str:
+    """A command line, without the text of a program in it."""
+    return " ".join(word if "\n" not in word else "..." for word in line)
 
 
 def slots_for(one: int, available: int) -> int:

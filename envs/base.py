@@ -56,10 +56,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The world's answer to one action. ``done`` ends the episode; ``text`` is then not shown to the model."""
+    """The world's answer to one action.
+
+    Attributes:
+        text: shown to the model, cut where it is longer than ``rollout.observation_tokens``.
+        done: the episode is over; nothing of this is shown then.
+        reminder: shown after the text, and never cut.
+    """
 
     text: str
     done: bool = False
+    reminder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,9 @@ class Env:
     """True: any method may block. False, or the names of those that may, promises that the others wait for nothing and
     run no longer than about a millisecond (the constructor counts as ``start``). Plain ``def`` methods are then called
     straight on the rollout worker's event loop: ten times cheaper than a thread, but no deadline."""
+
+    text_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that name a text file beside the recipe: the environment is handed the file's text in their place."""
 
     def __init__(self, task: Task, seed: int, **options: Any) -> None:
         self.task = task

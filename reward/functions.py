@@ -8,6 +8,7 @@ out: coroutines, and functions that compare the completions of a group (each is 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import numbers
 import traceback
@@ -16,7 +17,10 @@ from typing import Any
 
 from rlpost.reward.plugins import Plugin, PluginError
 from rlpost.reward.registry import Registry
+from rlpost.reward.sandbox import SandboxError
 from rlpost.reward.score import RewardError, Score
+
+logger = logging.getLogger(__name__)
 
 REWARDS = Registry(
     "reward function",
@@ -57,10 +61,21 @@ class RewardFunction:
 
         Raises:
             RewardError: the function raised, or returned anything but one finite number (or a Score of such).
+            SandboxError: the sandbox failed twice (a process of its machinery was killed, most often for want of
+                memory): nothing is known of this completion, and nothing is wrong with the function.
         """
+        try:
+            return self._once(completion, task, task_id)
+        except SandboxError as error:
+            logger.warning("reward function '%s' on task '%s' is asked once more: %s", self.name, task_id, error)
+            return self._once(completion, task, task_id)
+
+    def _once(self, completion: str, task: Mapping[str, Any], task_id: str) -> Score:
         try:
             returned = self._ask_batch(completion, task) if self.batched else self.function(completion, dict(task))
             return self._as_score(returned)
+        except SandboxError:
+            raise
         except RewardError as error:
             raise RewardError(f"reward function '{self.name}' on task '{task_id}': {error}") from error
         except (Exception, SystemExit) as error:

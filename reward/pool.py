@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from rlpost.reward.clock import off_the_clock
 from rlpost.reward.sandbox import Session
 
 SMALL_MACHINE = 4
@@ -44,9 +45,10 @@ class SessionPool:
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Session]:
-        """A session for one caller; it goes back unless it died or the caller failed."""
+        """A session for one caller; it goes back unless it died or the caller failed. Neither the wait for it nor what
+        is done with it counts against an environment's deadline: bound each block."""
         stock = self._stocks.setdefault(os.getpid(), _Stock())  # a forked copy of this process has its own
-        with stock.slots:
+        with off_the_clock(), stock.slots:
             session, turns = self._take(stock)
             good = False
             try:
@@ -62,8 +64,17 @@ class SessionPool:
         """An idle session, or a new one. They are started one at a time: a crowd of callers would all start one at
         once, and by the time the first is up it may serve most of them."""
         with contextlib.suppress(queue.Empty):
-            return stock.idle.get_nowait()
+            return _alive(stock)
         with stock.starting:
             with contextlib.suppress(queue.Empty):
-                return stock.idle.get_nowait()
+                return _alive(stock)
             return self._make(), self._turns
+
+
+def _alive(stock: _Stock) -> tuple[Session, int]:
+    """An idle session that nothing has killed meanwhile. Raises queue.Empty: there is none."""
+    while True:
+        session, turns = stock.idle.get_nowait()
+        if session.alive:
+            return session, turns
+        session.close()

@@ -95,6 +95,7 @@ def resolve(source: RecipeSource) -> LoadedRecipe:
     except ValidationError as error:
         raise RecipeError(explained(problems(error, Recipe), source)) from None
     try:
+        env = _find(ENVIRONMENTS, recipe.env.name, ("env", "name"), source)
         algorithm = _find(ALGORITHMS, _named(recipe.algorithm, "algorithm"), ("algorithm", "name"), source)
         options = {key: value for key, value in recipe.algorithm.items() if key != "name"}
         select = options.get("select")
@@ -105,8 +106,8 @@ def resolve(source: RecipeSource) -> LoadedRecipe:
         built = build(algorithm, options)
         loaded = LoadedRecipe(
             recipe=recipe if built.model == "causal" else _for_diffusion(recipe),
-            env=_find(ENVIRONMENTS, recipe.env.name, ("env", "name"), source),
-            env_options=_located(recipe.env.options, source),
+            env=env,
+            env_options=_env_options(recipe.env.options, env, source),
             algorithm=algorithm,
             algorithm_options=options,
             optimizer=_find(OPTIMIZERS, recipe.learner.optimizer.name, ("learner", "optimizer", "name"), source),
@@ -127,6 +128,17 @@ def _named(section: dict[str, Any], key: str) -> Any:
     return section["name"]
 
 
+def _text_of(path: object, key: str, source: RecipeSource) -> Any:
+    """The text of the file that an option names; a text of several lines is one already, as in a run's own copy."""
+    if not isinstance(path, str) or "\n" in path:
+        return path
+    for place in (source.folder / path, Path(path)):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    why = f"there is no file {source.folder / path}"
+    raise RecipeError(explained([Problem(("env", "options", key), why)], source))
+
+
 def _find(registry: Registry, name: Any, path: KeyPath, source: RecipeSource) -> Plugin:
     """The code of that name, once it is known to load and to be what it should be."""
     try:
@@ -138,9 +150,14 @@ def _find(registry: Registry, name: Any, path: KeyPath, source: RecipeSource) ->
     return plugin
 
 
-def _located(options: dict[str, Any], source: RecipeSource) -> dict[str, Any]:
+def _env_options(options: dict[str, Any], env: Plugin, source: RecipeSource) -> dict[str, Any]:
+    """The options as the environment gets them: files of code located, files of text (``Env.text_options``) read."""
+    texts = getattr(env.load(), "text_options", ())
     found = {}
     for key, value in options.items():
+        if key in texts:
+            found[key] = _text_of(value, key, source)
+            continue
         try:
             found[key] = located(value, source.folder)
         except PluginError as error:

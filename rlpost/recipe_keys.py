@@ -6,7 +6,7 @@ recipe and finding the code it names (recipe.py), and whether that code fits (re
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,9 @@ class RecipeKeys(Part):
     seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
     lag: int = Field(0, ge=0, le=8, description="0: synchronous; n: rollouts run up to n policy versions ahead")
     deterministic: bool = Field(False, description="same metrics bit for bit on a CPU in fp32; slower")
+    sandbox: Literal["isolated", "unsafe"] = Field(
+        "isolated", description="unsafe: run model-written code with your rights where the host cannot isolate it"
+    )
     warm_start: WarmStartConfig | None = None
     data: DataSection = Field(default_factory=DataSection)
     batch: BatchSection = Field(default_factory=BatchSection)

@@ -25,11 +25,13 @@ from rlpost.placement import Placement, place
 from rlpost.progress import Progress
 from rlpost.recipe import LoadedRecipe, Recipe
 from rlpost.reward.plugins import Plugin
+from rlpost.reward.sandbox import ALLOWED
 from rlpost.rollout.engine import ENGINES
 from rlpost.rollout.specs import WorkerSetup
 from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import SourceWeights
+from rlpost.sandbox_choice import put_in_force
 from rlpost.seats import Seats, place_in_cluster, reserve
 from rlpost.tasks import load_source_weights, load_tasks
 from rlpost.verify import Verifier
@@ -71,6 +73,7 @@ def open_session(
     """
     recipe = loaded.recipe
     place(recipe)  # what cannot be is refused before anything starts
+    put_in_force(recipe.sandbox, progress.note)
     train, held_out, weights = _tasks(loaded)
     with ray_cluster(recipe.cluster.address, loaded.packages) as ray_is_up, contextlib.ExitStack() as ending:
         version = 0 if checkpoint is None else checkpoint[0]
@@ -228,7 +231,9 @@ def start_workers(
         trust_remote_code=recipe.model.trust_remote_code,
         deterministic=recipe.deterministic,
     )
-    environment = {"runtime_env": {"env_vars": engine_environment(recipe.engine, placement.device)}}
+    variables = engine_environment(recipe.engine, placement.device)
+    variables |= ALLOWED if recipe.sandbox == "unsafe" else {}
+    environment = {"runtime_env": {"env_vars": variables}}
     seat = (seats or Seats(placement)).worker
     options = [environment | seat(index) for index in range(recipe.rollout.workers)]
     return WorkerPool(setup, options, recipe.cluster.deadline_s, progress.note)

@@ -135,4 +135,5 @@ def _result(loaded: LoadedRecipe, evaluations: dict[str, EvalResult], wall_s: fl
         eval_after=evaluations.get("after"),
         greedy_before=evaluations.get("before/greedy"),
         greedy_after=evaluations.get("after/greedy"),
+        sandbox=loaded.recipe.sandbox,
     )

@@ -82,7 +82,7 @@ class ChatFormat:
     def _open(self, messages: Sequence[Message]) -> list[int]:
         raise NotImplementedError
 
-    def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
+    def continuation(self, observation: str, last_token: int, role: str = "user", reminder: str = "") -> list[int]:
         """Token ids to append after a turn: its closing where it was not sampled, the observation as a new message
         (cut to the observation budget), and the opening of the next turn.
 
@@ -90,6 +90,7 @@ class ChatFormat:
             observation: the environment's answer.
             last_token: the last id that the policy sampled in the turn.
             role: role of the new message.
+            reminder: follows the observation in the same message, and is not cut.
 
         Raises:
             ChatError: the chat template refuses this role.
@@ -184,10 +185,10 @@ class TemplateFormat(ChatFormat):
     def _open(self, messages: Sequence[Message]) -> list[int]:
         return self._encode(self._render(messages))
 
-    def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
+    def continuation(self, observation: str, last_token: int, role: str = "user", reminder: str = "") -> list[int]:
         """See ChatFormat."""
         before, after, strips = self._what_follows(role)
-        text = self.shorten(observation.strip() if strips else observation)
+        text = self.shorten(observation.strip() if strips else observation) + reminder
         ids = self._encode_around(before, text, after)
         return ids[self._closing :] if last_token == self._turn_end else ids
 
@@ -246,9 +247,9 @@ class PlainFormat(ChatFormat):
     def _open(self, messages: Sequence[Message]) -> list[int]:
         return self._encode("".join(m["content"] + self._separator for m in messages), add_special_tokens=True)
 
-    def continuation(self, observation: str, last_token: int, role: str = "user") -> list[int]:
+    def continuation(self, observation: str, last_token: int, role: str = "user", reminder: str = "") -> list[int]:
         """See ChatFormat."""
-        return self._encode_around(self._separator, self.shorten(observation), self._separator)
+        return self._encode_around(self._separator, self.shorten(observation) + reminder, self._separator)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

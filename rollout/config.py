@@ -40,7 +40,10 @@ class RolloutConfig(BaseModel):
     )
     separator: str = Field("\n", description="stands after each message and turn where rollout.chat is plain")
     deadline_s: float = Field(
-        60.0, gt=0, description="seconds one call into an environment may take; an overrun loses that episode only"
+        60.0,
+        gt=0,
+        description="seconds one call into an environment may take, sandboxed judging apart; an overrun loses that "
+        "episode only",
     )
     max_concurrent: int = Field(256, ge=1, description="episodes a worker plays at once; the rest wait in order")
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Literal
 
 from rlpost.envs.base import Env, Message, Observation, Task
+from rlpost.reward.clock import Clock
 from rlpost.reward.score import RewardError, Score
 from rlpost.rollout.env_threads import EnvThread, EnvThreads, Outcome, outcome_of
 from rlpost.rollout.faults import EpisodeFault
@@ -26,6 +27,7 @@ from rlpost.rollout.specs import REWARD_ERROR
 from rlpost.rollout.trajectory import StopReason
 
 logger = logging.getLogger(__name__)
+_LOOK_S = 0.02  # at least, between two looks at a clock that stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class EnvSession:
     Args:
         factory: what builds it.
         task, seed: of this episode.
-        deadline_s: seconds each call may take.
+        deadline_s: seconds each call may take; the time that judges take (``rlpost.reward.clock``) does not count.
         threads: the worker's threads.
         cut: done once the episode is called off; calls in flight are then given up.
 
@@ -165,25 +167,30 @@ class EnvSession:
         if way == "inline":
             outcome = outcome_of(call)
         elif way == "loop":
-            outcome = await self._guard(method, asyncio.ensure_future(_awaited(call)))
+            clock = Clock()
+            outcome = await self._guard(method, clock.run(lambda: asyncio.ensure_future(_awaited(call))), clock)
         else:
             self._thread = self._thread or self._threads.take()
-            outcome = await self._guard(method, self._thread.submit(call, late))
+            clock = Clock()
+            outcome = await self._guard(method, self._thread.submit(partial(clock.run, call), late), clock)
         if outcome.error is not None:
             raise self._fault_of(method, outcome.error) from outcome.error
         return outcome.value
 
-    async def _guard(self, method: str, call: asyncio.Future[Outcome]) -> Outcome:
+    async def _guard(self, method: str, call: asyncio.Future[Outcome], clock: Clock) -> Outcome:
         """Wait for a call until it ends, its deadline passes, or the episode is called off."""
-        until = time.monotonic() + self._deadline_s
         either: set[asyncio.Future[Any]] = {call, self._cut}
         try:
-            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            while not (call.done() or self._cut.done()):
+                left = self._deadline_s - clock.counted_s
+                if left <= 0 and not clock.stopped:
+                    break
+                await asyncio.wait(either, timeout=max(left, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
             if call.done():
                 return call.result()
         finally:
             if not call.done():
-                self._give_up(call, until)
+                self._give_up(call, time.monotonic() + max(0.0, self._deadline_s - clock.counted_s))
         if self._cut.done():
             raise EpisodeFault(StopReason.CANCELLED, "")
         raise EpisodeFault(

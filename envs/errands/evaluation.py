@@ -3,10 +3,11 @@
     requirement of the task          a world in which nothing was done   label
     each expected change             fails                               no_op_fail
     the answer, where one is asked   fails                               no_op_fail
-    no answer, where none is asked   passes                              no_op_pass
+    no answer, where none is asked   fails: the task is not completed    no_op_fail
     no other change                  passes                              no_op_pass
 
-Left out: how reward is made of it (envs/appworld_reward.py).
+As in AppWorld the answers are compared once the task is completed, and so a solver that completes such a task at once
+passes a test that doing nothing fails. Left out: how reward is made of it (envs/appworld_reward.py).
 """
 
 from __future__ import annotations
@@ -111,9 +112,14 @@ def difference(before: Snapshot, after: Snapshot) -> list[Change]:
 
 
 def judge(
-    difficulty: int, expected: Sequence[Expected], changes: Sequence[Change], wanted_answer: Any, answer: Any
+    difficulty: int,
+    expected: Sequence[Expected],
+    changes: Sequence[Change],
+    wanted_answer: Any,
+    answer: Any,
+    completed: bool,
 ) -> Verdict:
-    """The verdict on one episode. Each change counts for one expectation at most."""
+    """The verdict on one episode, ``completed`` or not. Each change counts for one expectation at most."""
     verdict = Verdict(difficulty)
     left = list(changes)
     for expectation in expected:
@@ -123,11 +129,9 @@ def judge(
         verdict.add(expectation.requirement, "no_op_fail", "" if found else "AssertionError: there is no such change")
     others = ", ".join(sorted(f"{change.kind} a row of {change.table}" for change in left))
     verdict.add("Nothing else is changed.", "no_op_pass", f"AssertionError: {others}" if left else "")
-    if wanted_answer is None:
-        verdict.add("No answer is given.", "no_op_pass", "" if answer is None else f"AssertionError: {answer!r}")
-    else:
-        wrong = "" if same_answer(answer, wanted_answer) else f"AssertionError: {answer!r}"
-        verdict.add("The answer is right.", "no_op_fail", wrong)
+    right = answer is None if wanted_answer is None else same_answer(answer, wanted_answer)
+    wrong = f"AssertionError: {answer!r}" if completed else "AssertionError: the task is not completed"
+    verdict.add("The answers match.", "no_op_fail", "" if right and completed else wrong)
     return verdict
 
 

@@ -6,11 +6,12 @@ Python (there is none to run, so there is no sandbox).
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from rlpost.envs.appworld_reward import share_of_tests
+from rlpost.envs.appworld_reward import Baseline, no_op_excluded
 from rlpost.envs.base import Demonstration, Env, EnvError, Message, Observation, Score, Task
 from rlpost.envs.errands.mini_world import KINDS, MAX_TURNS, VARIANTS, MiniTask, MiniWorld, build
 
@@ -89,7 +90,7 @@ class MiniErrands(Env):
         verdict = self._world.evaluate().to_dict()
         if not self._world.completed:
             return Score(0.0, success=False)
-        return Score(share_of_tests(verdict), success=bool(verdict["success"]))
+        return Score(no_op_excluded(verdict, _baseline(**self.task.data), True), success=bool(verdict["success"]))
 
     def metrics(self) -> Mapping[str, float]:
         """Refused commands, as a share of the turns; 1 where the task was never completed."""
@@ -99,6 +100,16 @@ class MiniErrands(Env):
     def close(self) -> None:
         """Drop the database."""
         self._world.close()
+
+
+@functools.cache
+def _baseline(kind: str, use: int, variant: int, split: str) -> Baseline:
+    world = MiniWorld(build(kind, use, variant, split))
+    idle = world.evaluate().to_dict()
+    world.act("d")
+    baseline = Baseline.of(idle, world.evaluate().to_dict())
+    world.close()
+    return baseline
 
 
 DIFFICULTY = {kind: build(kind, 0, 0, "train").difficulty for kind in KINDS}

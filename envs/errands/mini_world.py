@@ -94,7 +94,8 @@ class MiniWorld:
     def evaluate(self) -> Verdict:
         """The tests, on the world as it is now."""
         changes = difference(self._before, self._state.snapshot())
-        return judge(self.task.difficulty, self.task.expected, changes, self.task.answer, self._state.answer)
+        task, answer = self.task, self._state.answer
+        return judge(task.difficulty, task.expected, changes, task.answer, answer, self.completed)
 
     def close(self) -> None:
         """Drop the database."""

@@ -100,6 +100,9 @@ def fill(draw: random.Random, phrase: int) -> Seed:
     passwords = {app: "".join(draw.choices("abcdefghkmnpqrstuvwxyz23456789", k=8)) for app in APPS_WITH_LOGIN}
     state = State(Person(people[0].first_name, people[0].last_name, people[0].email, people[0].phone_number), now)
     state.passwords = passwords
+    own = random.Random(f"errands supervisor {people[0].email} {now}")  # the tasks' draws stay what they are
+    state.birthday = f"{own.randint(1955, 2003)}-{own.randint(1, 12):02d}-{own.randint(1, 28):02d}"
+    state.sex = own.choice(("female", "male"))
     seed = Seed(state, draw, phrase, people[1:])
     _phone(seed)
     _wallet(seed)

@@ -97,7 +97,14 @@ class Shell:
 
     def _start(self) -> Session:
         """With little memory: 256 of these run at once."""
-        limits = Limits(wall_s=self._timeout_s, cpu_s=60.0, memory_mib=128, processes=8, output_bytes=1 << 18)
+        limits = Limits(
+            wall_s=self._timeout_s,
+            cpu_s=max(60.0, self._timeout_s),
+            memory_mib=128,
+            processes=8,
+            output_bytes=1 << 18,
+            call_bytes=64 << 20,  # the world keeps none of them; a loop of calls runs into the clock instead
+        )
         session = Session(limits, self._answer, unsafe=self._unsafe)
         outcome = session.execute(_PRELUDE, _PRELUDE_S)
         if not outcome.ok:

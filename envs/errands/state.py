@@ -65,6 +65,7 @@ class State:
     Attributes:
         supervisor: whose world it is.
         now: the world's clock, which stands still: ``YYYY-MM-DDTHH:MM:SS``.
+        birthday, sex: of the supervisor: ``YYYY-MM-DD``, and "female" or "male".
         passwords: of the supervisor, by app.
         signed_in: whether APIs do without an access token (the compact flavour).
         instruction: the task in words.
@@ -75,6 +76,8 @@ class State:
 
     supervisor: Person
     now: str
+    birthday: str = ""
+    sex: str = ""
     passwords: dict[str, str] = field(default_factory=dict)
     signed_in: bool = False
     instruction: str = ""

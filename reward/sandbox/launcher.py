@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+CGROUP = "RLPOST_CGROUP"
+"""The environment variable that names a cgroup v2 folder which programs' groups may be made in."""
 _LIBRARIES = "LD_LIBRARY_PATH"  # where the interpreter itself may find its libraries; programs do not see it
 _zygotes: dict[tuple[tuple[str, ...], bool, int], _Zygote] = {}
 _lock = threading.Lock()
@@ -97,6 +99,7 @@ class _Zygote:
 
     def __init__(self, packages: tuple[str, ...], isolated: bool) -> None:
         settings = {"isolated": isolated, "own": _OWN, "packages": packages, "imports": _import_folders(packages)}
+        settings["cgroup"] = os.environ.get(CGROUP) or None
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with control_end:
             arguments = [_OWN, str(control_end.fileno()), json.dumps(settings)]
@@ -118,6 +121,7 @@ class _Zygote:
         if "problem" in hello:
             self.stop()
             raise SandboxUnavailable(hello["problem"])
+        self.cgroup = str(hello["cgroup"])
 
     def answers(self, report: socket.socket) -> bool:
         """Whether a keeper has taken up the request, which is the first it says."""
@@ -138,10 +142,15 @@ class _Zygote:
         """Close its socket; it exits by itself, or is killed."""
         self.control.close()
         try:
-            self.process.wait(2.0)
+            self.process.wait(4.0)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def cgroup() -> str:
+    """The folder of the cgroups that isolated programs are put in here; empty where there is none."""
+    return _zygote((), True).cgroup
 
 
 def _zygote(packages: tuple[str, ...], isolated: bool) -> _Zygote:

@@ -36,13 +36,17 @@ class Limits:
     """Bounds of one program, or of one session.
 
     Attributes:
-        wall_s: seconds of wall clock, for a program or for each block of a session.
-        cpu_s: seconds of processor time of all its processes together; of a whole session.
-        memory_mib: MiB beyond the interpreter's own: address space of each process, and resident memory of all
-            processes together (a page shared after a fork counts in each).
+        wall_s: seconds of wall clock, for a program or for each block of a session. A busy machine makes programs
+            slower by it: where a verdict hangs on it, give several times ``cpu_s``.
+        cpu_s: seconds of processor time of all its processes together; of a whole session (``Session.execute`` bounds
+            a block).
+        memory_mib: MiB beyond the interpreter's own: address space of each process, and of all processes together
+            resident memory (a page shared after a fork counts in each) and what their pipes and sockets may hold.
         processes: processes and threads at once, the program's own included.
         output_bytes: standard output and error together; in a session, of each block.
         file_bytes: total size of the files in its scratch folder.
+        call_bytes: what all calls of one block of a session send to the parent, which holds it; each counts for 512
+            bytes more than its text, so that this bounds their number too.
 
     Raises:
         ValueError: a limit is not positive.
@@ -54,6 +58,7 @@ class Limits:
     processes: int = 32
     output_bytes: int = 1 << 20
     file_bytes: int = 16 << 20
+    call_bytes: int = 8 << 20
 
     def __post_init__(self) -> None:
         for bound in fields(self):
@@ -73,6 +78,8 @@ class Outcome:
         signal: the signal that ended it, or None.
         wall_s: seconds from its start to the death of its last process.
         detail: one line for a person, where the reason alone does not say enough.
+        cpu_s, memory_mib: what its keeper saw it use at most, looking every 20 ms or more often (of a whole session,
+            and 0 for a block that did not end it): seconds of processor time, and MiB as ``Limits`` counts them.
     """
 
     reason: Reason
@@ -82,6 +89,8 @@ class Outcome:
     signal: int | None = None
     wall_s: float = 0.0
     detail: str = ""
+    cpu_s: float = 0.0
+    memory_mib: float = 0.0
 
     @property
     def ok(self) -> bool:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Sequence
 
+from rlpost.reward.clock import off_the_clock
 from rlpost.reward.sandbox import launcher
 from rlpost.reward.sandbox.isolation import choose
 from rlpost.reward.sandbox.limits import Limits, Outcome, Reason
@@ -24,7 +25,7 @@ def run(program: str, limits: Limits | None = None, *, packages: Sequence[str] =
     """Run Python text as a program of its own, isolated from this host.
 
     Any thread may call it; no more programs run at once than the machine has cores, as a crowd would run into wall
-    clocks.
+    clocks. Neither the wait nor the program counts against an environment's deadline: the limits bound it.
 
     Args:
         program: the text; it runs as ``__main__`` in an empty scratch folder, with the standard library.
@@ -46,7 +47,7 @@ def run(program: str, limits: Limits | None = None, *, packages: Sequence[str] =
     if len(text) > _LONGEST:
         return Outcome(Reason.REFUSED, detail=f"the program has {len(text)} bytes, more than {_LONGEST}")
     isolated = choose(unsafe)
-    with _slots.setdefault(os.getpid(), threading.Semaphore(os.cpu_count() or 1)):
+    with off_the_clock(), _slots.setdefault(os.getpid(), threading.Semaphore(os.cpu_count() or 1)):
         return _run(text, limits, packages, isolated)
 
 

@@ -6,6 +6,8 @@ Left out: several callers at once (one thread drives a session), and saving a se
 from __future__ import annotations
 
 import contextlib
+import math
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +21,8 @@ from rlpost.reward.sandbox.limits import Limits, Outcome, Reason, SandboxError
 
 _GRACE_S = 1.0  # a block that swallows its interruption is killed this long after it
 _SETUP_S = 60.0
+_LONGEST_CHARACTER = 12  # bytes of JSON that one character of output may take
+_A_CALL = 512  # bytes that a call is counted for beyond its text, about what a small one takes here
 Callback = Callable[[str, dict[str, Any]], Any]
 
 
@@ -60,9 +64,9 @@ class Session:
     ) -> None:
         self.limits = limits or Limits()
         self._callback = callback
-        self._largest = 8 * self.limits.output_bytes + (8 << 20)
         self._channel, self._report = launcher.launch(True, self.limits, packages, choose(unsafe))
         self._deadline = 0.0
+        self._bounded = False
         self._end: Outcome | None = None
         self._channel.settimeout(_SETUP_S)
         try:
@@ -74,19 +78,31 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether another block can be executed."""
-        return self._end is None
+        """Whether another block can be executed; false too once its keeper was killed from outside."""
+        if self._end is not None:
+            return False
+        poller = select.poll()
+        poller.register(self._report, select.POLLIN)
+        return not poller.poll(0)  # between blocks a keeper only says that all is over
 
-    def execute(self, code: str, wall_s: float | None = None, callback: Callback | None = None) -> Outcome:
+    def execute(
+        self,
+        code: str,
+        wall_s: float | None = None,
+        callback: Callback | None = None,
+        cpu_s: float | None = None,
+    ) -> Outcome:
         """Run one block.
 
-        After an exception, ``sys.exit`` or an interrupted timeout the session lives on with its globals; after
+        After an exception, ``sys.exit`` or an interrupted overrun of time the session lives on with its globals; after
         ``os._exit``, a crash or a broken session limit it is dead, and every further block gets that outcome again.
 
         Args:
             code: Python text.
             wall_s: seconds for this block; ``limits.wall_s`` where None. Callbacks count, but are never killed for.
             callback: answers this block's calls; the session's own where None.
+            cpu_s: seconds of processor time for this block, which a busy machine does not change; where None, what is
+                left of ``limits.cpu_s``.
 
         Raises:
             SandboxError: the sandbox itself failed.
@@ -98,10 +114,14 @@ class Session:
         started = time.monotonic()
         self._deadline = started + wall_s + _GRACE_S
         try:
-            done = self._converse({"run": code, "wall_s": wall_s}, callback or self._callback)
-            return self._outcome(done, wall_s, time.monotonic() - started)
+            self._allow(cpu_s)
+            block = {"run": code, "wall_s": wall_s, "cpu_s": cpu_s or 0.0}
+            done = self._converse(block, callback or self._callback)
+            return self._outcome(done, block, time.monotonic() - started)
         except TimeoutError:
             return self._finish(Outcome(Reason.TIMEOUT, detail=f"a block did not stop after {wall_s:g} s"))
+        except wire.TooLarge as error:
+            return self._finish(Outcome(Reason.OUTPUT, detail=str(error)))
         except (wire.WireError, OSError) as error:
             return self._finish(Outcome(Reason.KILLED, detail=str(error)))
         except _CallbackFailed as failure:
@@ -111,19 +131,29 @@ class Session:
             self.close()
             raise
 
+    def _allow(self, cpu_s: float | None) -> None:
+        """Have the keeper bound the next block's processor time, or lift the bound of the last block."""
+        if cpu_s is not None or self._bounded:
+            self._report.sendall(f"{math.inf if cpu_s is None else cpu_s + _GRACE_S}\n".encode())
+        self._bounded = cpu_s is not None
+
     def _converse(self, message: dict[str, Any], callback: Callback | None) -> dict[str, Any]:
         """Send, and answer calls until the block is done."""
+        room, result = self.limits.call_bytes, _LONGEST_CHARACTER * self.limits.output_bytes + (1 << 16)
         while True:
             self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
             wire.send(self._channel, message)
-            reply = wire.receive(self._channel, self._largest)
+            reply, size = wire.receive(self._channel, max(room, result))
             if isinstance(reply.get("done"), dict):
                 return reply["done"]
+            room -= size + _A_CALL
+            if room < 0:
+                raise wire.TooLarge(f"its calls sent more than {self.limits.call_bytes} bytes")
             asked = time.monotonic()
             message = _answer(reply, callback)
             self._deadline += time.monotonic() - asked
 
-    def _outcome(self, said: dict[str, Any], allowed_s: float, wall_s: float) -> Outcome:
+    def _outcome(self, said: dict[str, Any], block: dict[str, Any], wall_s: float) -> Outcome:
         """The shell's own words, checked: the program shares its process and may have written them."""
         out, err, exit_code = said.get("stdout"), said.get("stderr"), said.get("exit_code")
         try:
@@ -134,7 +164,8 @@ class Session:
             raise wire.WireError("the shell sent a malformed result")
         room = self.limits.output_bytes
         details = {
-            Reason.TIMEOUT: f"still running after {allowed_s:g} s",
+            Reason.TIMEOUT: f"still running after {block['wall_s']:g} s",
+            Reason.CPU: f"used more than {block['cpu_s']:g} s of processor time",
             Reason.OUTPUT: f"wrote more than {room} bytes",
         }
         return Outcome(reason, out[:room], err[:room], exit_code, None, wall_s, details.get(reason, ""))
@@ -143,7 +174,7 @@ class Session:
         """The session is over: have everything of it killed, and learn from its keeper what happened."""
         self._end = seen
         with self._channel, self._report:
-            if seen.reason is not Reason.TIMEOUT:
+            if seen.reason is Reason.KILLED:
                 self._report.settimeout(_GRACE_S)  # where the process is dead, its keeper is about to say so
                 with contextlib.suppress(OSError):
                     self._report.recv(1, socket.MSG_PEEK)

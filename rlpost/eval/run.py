@@ -22,11 +22,13 @@ from rlpost.eval.samples import Key, Sample, SampleFile, check_folder, make_fold
 from rlpost.eval.settings import EvalSettings, run_of
 from rlpost.placement import count_gpus
 from rlpost.reward.plugins import Plugin, packages
+from rlpost.reward.sandbox import ALLOWED
 from rlpost.rollout.engine import ENGINES
 from rlpost.rollout.specs import EpisodeSpec, Setting, WorkerSetup
 from rlpost.rollout.trajectory import Trajectory
 from rlpost.rollout.vllm.config import engine_environment
 from rlpost.runfolder import RunFolder
+from rlpost.sandbox_choice import put_in_force
 from rlpost.workers import RolloutActor, WorkerPool
 
 ENGINE = ENGINES.locate("vllm")
@@ -125,6 +127,8 @@ def _workers(
 ) -> Iterator[WorkerPool]:
     first = next(iter(wanted.values()))
     variables = engine_environment(settings.engine, "cuda" if gpus else "cpu")
+    put_in_force(settings.sandbox, display.note)
+    variables |= ALLOWED if settings.sandbox == "unsafe" else {}
     if settings.deterministic and gpus:
         variables["VLLM_BATCH_INVARIANT"] = "1"
     setup = WorkerSetup(

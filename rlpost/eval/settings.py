@@ -51,6 +51,7 @@ class EvalSettings(BaseModel):
     env_options: dict[str, Any] = Field(default_factory=dict)
     deterministic: bool = False
     trust_remote_code: bool = False
+    sandbox: Literal["isolated", "unsafe"] = "isolated"
     rollout: RolloutConfig = RolloutConfig()
     engine: VllmConfig = VllmConfig()
     cluster: ClusterSection = ClusterSection()
@@ -58,7 +59,7 @@ class EvalSettings(BaseModel):
     @property
     def numbers(self) -> dict[str, Any]:
         """What the numbers depend on, for a folder that is to be gone on with: not how many workers there are."""
-        values = self.model_dump(mode="json", exclude={"k", "cluster", "engine"})
+        values = self.model_dump(mode="json", exclude={"k", "cluster", "engine", "sandbox"})
         values["rollout"] = {key: values["rollout"][key] for key in ("chat", "separator", "max_turns", "max_context")}
         return {**values, "bench": [_identity(name) for name in self.bench], "dtype": self.engine.dtype}
 

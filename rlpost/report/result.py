@@ -62,6 +62,7 @@ class ResultRecord:
         versions: package name to version.
         eval_before, eval_after: success sampled at T = 1 on held-out tasks; ``None`` where evaluation is off.
         greedy_before, greedy_after: the same, greedily.
+        sandbox: the recipe's key; "unsafe" where model-written code may have run without isolation.
     """
 
     steps: int
@@ -72,6 +73,7 @@ class ResultRecord:
     eval_after: Evaluation | None = None
     greedy_before: Evaluation | None = None
     greedy_after: Evaluation | None = None
+    sandbox: str = "isolated"
 
 
 def package_versions() -> dict[str, str]:
@@ -89,7 +91,7 @@ def write_result(folder: Path, result: ResultRecord) -> Path:
     """Write ``result.json`` and return its path.
 
     It holds ``{steps, wall_s, seed, versions, eval_before, eval_after, greedy: {before, after}}``, each evaluation
-    ``{success, episodes, ci95: [low, high]}`` or null.
+    ``{success, episodes, ci95: [low, high]}`` or null; ``sandbox`` too where it is "unsafe".
 
     Raises:
         ValueError: the success of an evaluation is NaN.
@@ -103,6 +105,8 @@ def write_result(folder: Path, result: ResultRecord) -> Path:
         "eval_after": _dump(result.eval_after),
         "greedy": {"before": _dump(result.greedy_before), "after": _dump(result.greedy_after)},
     }
+    if result.sandbox != "isolated":
+        content["sandbox"] = result.sandbox
     path = folder / RESULT
     replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
@@ -129,6 +133,7 @@ def read_result(folder: Path) -> ResultRecord | None:
             eval_after=load_evaluation(content["eval_after"]),
             greedy_before=load_evaluation(greedy.get("before")),
             greedy_after=load_evaluation(greedy.get("after")),
+            sandbox=str(content.get("sandbox", "isolated")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is damaged ({type(error).__name__}: {error}); remove it") from error

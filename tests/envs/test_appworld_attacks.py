@@ -65,6 +65,8 @@ FAILS = {
         "Execution failed.",
     ),
     "takes 10 GB": ("x = bytearray(10**10)", "MemoryError"),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "raises what is no exception": ("class E(BaseException): pass\nraise E('mine')", "E: mine"),
     "imports the evaluator": ("from rlpost.envs.errands import evaluation", "ModuleNotFoundError"),
 }
 

@@ -75,7 +75,7 @@ CALLS = {
     ),
     "the profile": (
         "print(sorted(apis.supervisor.show_profile()))",
-        '["email", "first_name", "last_name", "phone_number',
+        '["birthday", "email", "first_name", "last_name", "phone_number", "sex"]',
     ),
     "passwords": (
         "print(sorted(apis.supervisor.show_account_passwords()[0]))",

@@ -53,7 +53,8 @@ class Played:
 
     def verdict(self) -> Verdict:
         changes = difference(self._before, self.state.snapshot())
-        return judge(self._task.difficulty, self.plan.expected, changes, self.plan.answer, self.state.answer)
+        answer, completed = self.state.answer, self.state.status is not None
+        return judge(self._task.difficulty, self.plan.expected, changes, self.plan.answer, answer, completed)
 
 
 @pytest.mark.parametrize("name", list(splits()))
@@ -64,6 +65,10 @@ def test_own_solution_passes_and_everything_else_fails(name: str) -> None:
         assert not nothing.success, task
         assert {test["label"] for test in nothing.failures} == {"no_op_fail"}
         assert {test["label"] for test in nothing.passes} == {"no_op_pass"}
+        gave_up = Played(task)
+        gave_up.run(["apis.supervisor.complete_task()"])
+        earned = [test for test in gave_up.verdict().passes if test["label"] == "no_op_fail"]
+        assert len(earned) == (played.plan.answer is None), "as in AppWorld: the label alone does not tell"
         played.run(played.plan.solution)
         assert played.verdict().success, (task, played.verdict())
         assert played.state.status == "success"

@@ -17,8 +17,9 @@ from rlpost.reward.sandbox.inside import kernel, seccomp
 from tests.reward.attack import BRIEF, FRUGAL, Attack
 from tests.reward.attacks_escape import ESCAPES
 from tests.reward.attacks_excess import EXCESS
+from tests.reward.attacks_kernel import KERNEL
 
-ATTACKS = [*EXCESS, *ESCAPES]
+ATTACKS = [*EXCESS, *ESCAPES, *KERNEL]
 SECRET = "hunter2-the-host's-secret"
 
 
@@ -39,7 +40,7 @@ class Host:
         column = ["x86_64", "aarch64"].index(kernel.MACHINE)
         calls = [numbers[column] for numbers in seccomp.REFUSED.values() if numbers[column]]
         places = {"SECRET": self.secret, "FOLDER": self.secret.parent, "PORT": self.port, "PID": os.getpid()}
-        places["CALLS"] = calls
+        places |= {"CALLS": calls, "SIGACTION": (13, 134)[column]}
         for name, value in places.items():
             program = program.replace(f"@{name}@", str(value))
         return program
@@ -82,12 +83,20 @@ def test_attack_fails(attack: Attack, host: Host) -> None:
     assert "ESCAPED" not in outcome.stdout
     assert SECRET not in written
     assert len(written) <= attack.limits.output_bytes
+    assert_held(outcome, attack.limits)
     host.assert_untouched()
+
+
+def assert_held(outcome: sandbox.Outcome, limits: sandbox.Limits) -> None:
+    """Within 10 %, and what passes between a look and a kill on a machine that does other things too."""
+    assert outcome.memory_mib <= 1.1 * limits.memory_mib + 16
+    assert outcome.cpu_s <= 1.1 * limits.cpu_s + 0.1
+    assert outcome.wall_s <= 1.1 * limits.wall_s + 1.0
 
 
 def test_there_are_enough_attacks() -> None:
     names = [attack.name for attack in ATTACKS if not attack.name.startswith("honest")]
-    assert len(set(names)) == len(names) >= 40
+    assert len(set(names)) == len(names) >= 100
 
 
 def test_nothing_lives_on_after_the_attacks(host: Host) -> None:

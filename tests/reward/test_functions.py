@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rlpost.reward import sandbox
 from rlpost.reward.functions import REWARDS, RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
+from rlpost.reward.sandbox import SandboxError, launcher
 from rlpost.reward.score import RewardError, Score
 
 TASK = {"prompt": "What is 2 + 2?", "answer": "4", "level": 3}
@@ -30,6 +35,40 @@ def test_kinds_of_numbers(value: Any) -> None:
     score = asked(lambda completion, task: value)
     assert score.reward == 1.0
     assert type(score.reward) is float
+
+
+def test_a_sandbox_that_fails_costs_a_second_call_and_then_an_error_of_its_own() -> None:
+    failures = [SandboxError("the sandbox's keeper died")] * 3
+
+    def judge(completion: str, task: dict[str, Any]) -> float:
+        if failures:
+            raise failures.pop()
+        return 1.0
+
+    with pytest.raises(SandboxError, match="keeper died"):
+        asked(judge)
+    assert asked(judge) == Score(1.0)  # the first of two calls fails
+
+
+@pytest.mark.skipif(sandbox.isolation() is None, reason=sandbox.isolation_problem())
+def test_killed_keepers_cost_nobody_a_reward() -> None:
+    task = {"test_list": ["assert f() == 1"]}
+    judge = load_reward("code")
+    assert judge("def f(): return 1", task, "t").reward == 1.0
+    for victim in _keepers():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)  # of the sessions that wait for the next answer
+    assert judge("def f(): return 1", task, "t").reward == 1.0
+
+
+def _keepers() -> list[int]:
+    """Children of this process's zygotes."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    zygotes = {zygote.process.pid for zygote in launcher._zygotes.values()}
+    return [pid for pid, parent in parents.items() if parent in zygotes]
 
 
 def test_the_task_cannot_be_changed() -> None:

@@ -172,6 +172,41 @@ def test_a_killed_zygote_is_replaced() -> None:
 
 
 @needs_isolation
+def test_programs_go_first_where_memory_runs_out_and_their_keepers_do_not() -> None:
+    own = Path("/proc/self/oom_score_adj").read_text().strip()
+    with sandbox.Session() as session:
+        assert session.execute("pass").ok
+        keeper, init, program = _newest_line()
+        scores = [Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid in (keeper, init, program)]
+    assert scores[1:] == ["1000", "1000"]
+    assert int(scores[0]) <= max(0, int(own)) if os.geteuid() == 0 else int(scores[0]) <= int(own)
+
+
+@pytest.mark.skipif(sandbox.isolation() is None or launcher.cgroup() == "", reason="no cgroup v2 for programs here")
+def test_a_group_counts_what_no_process_holds_and_is_gone_afterwards() -> None:
+    sockets = """
+import socket
+kept = []
+while True:
+    kept.append(socket.socketpair())
+    for end in kept[-1]:
+        end.setblocking(False)
+        try:
+            while True: end.send(b"x" * 65536)
+        except OSError: pass
+"""
+    small = "x = bytearray(20 << 20)\nprint('fits')"
+    limits = Limits(memory_mib=32, file_bytes=1 << 20)
+    assert sandbox.run(small, limits).stdout == "fits\n"
+    outcome = sandbox.run("import os\nfor _ in range(20):\n    if os.fork() == 0: break\n" + sockets, limits)
+    assert outcome.reason in (Reason.MEMORY, Reason.ERROR)  # or the program saw that it may open no more files
+    assert outcome.memory_mib < 64
+    before = os.listdir(launcher.cgroup())
+    sandbox.run("pass")
+    assert len(os.listdir(launcher.cgroup())) <= len(before) + 1
+
+
+@needs_isolation
 def test_the_death_of_the_host_is_the_death_of_all() -> None:
     host = subprocess.Popen([sys.executable, "-c", _HOST], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
@@ -209,6 +244,16 @@ def _family(pid: int) -> list[int]:
     for member in family:
         family += [child for child, parent in parents.items() if parent == member]
     return family[1:]
+
+
+def _newest_line() -> list[int]:
+    """The youngest keeper below this process's zygotes, its init and the program."""
+    parents = _parents()
+    zygotes = {zygote.process.pid for zygote in launcher._zygotes.values()}
+    line = [max(pid for pid, parent in parents.items() if parent in zygotes)]
+    for _ in range(2):
+        line.append(next(pid for pid, parent in parents.items() if parent == line[-1]))
+    return line
 
 
 def _alive(pid: int) -> bool:
@@ -275,9 +320,17 @@ sandbox.allow_unsafe()
 with sandbox.Session(limits) as session:
     session.execute("x = 5")
     print(session.execute("print(x)").stdout, end="")
+import subprocess, sys  # what this process starts may too, as the workers of a run do
+child = "from rlpost.reward import sandbox; print(sandbox.run('print(6)').stdout, end='')"
+print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout, end="")
+sandbox.allow_unsafe(False)
+try:
+    sandbox.run("pass")
+except sandbox.SandboxUnavailable:
+    print("refused")
 """
     )
-    assert said.splitlines() == ["ok False", "timeout", "memory", "5"], said
+    assert said.splitlines() == ["ok False", "timeout", "memory", "5", "6", "refused"], said
 
 
 _ROOT_WITHOUT_USER_NAMESPACES = """

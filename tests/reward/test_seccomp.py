@@ -10,7 +10,7 @@ import pytest
 from rlpost.reward.sandbox.inside import seccomp
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-REFUSE, NOT_THERE = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+REFUSE, NOT_THERE, DO_NOTHING = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS, 0x00050000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS = {  # read, openat, futex, execve, socket, ptrace, clone, socketpair, mmap
     "x86_64": (0, 257, 202, 59, 41, 101, 56, 53, 9),
@@ -57,6 +57,18 @@ def test_what_is_refused_and_what_is_not(machine: str) -> None:
     assert verdict(program, architecture, mmap, 0, 4096, 3, 0x22) == ALLOW  # private and anonymous
     assert verdict(program, architecture, mmap, 0, 4096, 3, 0x01) == ALLOW  # a shared file
     assert verdict(program, architecture, mmap, 0, 4096, 3, 0x21) == REFUSE
+
+
+@pytest.mark.parametrize(("machine", "fcntl", "sigaction"), [("x86_64", 72, 13), ("aarch64", 25, 134)])
+def test_calls_by_their_arguments(machine: str, fcntl: int, sigaction: int) -> None:
+    program, architecture = seccomp.assemble(machine), ARCHITECTURES[machine]
+    for command, answer in {1: ALLOW, 5: ALLOW, 6: DO_NOTHING, 7: DO_NOTHING, 37: DO_NOTHING, 1031: REFUSE}.items():
+        assert verdict(program, architecture, fcntl, 3, command) == answer
+    child, handler = 17, 0x7F00_0000_0000  # an address whose low half is 0
+    assert verdict(program, architecture, sigaction, child, 0) == ALLOW
+    assert verdict(program, architecture, sigaction, child, handler) == REFUSE
+    assert verdict(program, architecture, sigaction, child, 0x1000) == REFUSE
+    assert verdict(program, architecture, sigaction, 14, 0x1000) == ALLOW
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)

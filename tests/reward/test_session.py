@@ -164,6 +164,27 @@ def test_processor_time_is_the_whole_sessions() -> None:
         assert not shell.alive
 
 
+def test_processor_time_of_a_block_leaves_the_shell_alive(session: Session) -> None:
+    session.execute("z = 9")
+    outcome = session.execute("while True: pass", cpu_s=0.2)
+    assert (outcome.reason, outcome.detail) == (Reason.CPU, "used more than 0.2 s of processor time")
+    assert session.execute("import time; time.sleep(0.5); print(z)", cpu_s=0.2).stdout == "9\n"  # waiting costs none
+    assert session.execute("end = time.process_time() + 0.5\nwhile time.process_time() < end: pass").ok
+
+
+def test_processor_time_of_a_block_that_will_not_be_interrupted_ends_the_session(session: Session) -> None:
+    deaf = "import signal; signal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass"
+    outcome = session.execute(deaf, cpu_s=0.1)
+    assert outcome.reason is Reason.CPU
+    assert not session.alive
+
+
+def test_processor_time_of_a_blocks_children_counts(session: Session) -> None:
+    outcome = session.execute("import os\nif os.fork() == 0:\n    while True: pass\nos.wait()", cpu_s=0.1)
+    assert outcome.reason is Reason.CPU
+    assert not session.alive
+
+
 def test_calls_from_threads(session: Session) -> None:
     outcome = session.execute(
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -201,6 +222,27 @@ def test_a_shell_that_lies_loses_its_session(session: Session, lie: str) -> None
     outcome = session.execute(f"import os, struct, time\nos.write(3, {lie})\ntime.sleep(60)")
     assert outcome.reason is Reason.KILLED
     assert not session.alive
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "while True: call('echo', x='x' * 100_000)",
+        "while True: call('echo')",
+        "call('echo', x='x' * (9 << 20))",
+        "call('echo', x=[[] for _ in range(1_100_000)])",
+    ],
+    ids=["large calls", "many calls", "one large call", "many lists"],
+)
+def test_what_calls_send_to_the_parent_is_bounded(flood: str) -> None:
+    kept: list[Any] = []
+    with Session(Limits(wall_s=60, memory_mib=1024), lambda name, arguments: kept.append(arguments)) as shell:
+        assert shell.execute("call('echo', x='x' * (7 << 20))").ok  # of one block; the next has as much again
+        kept.clear()
+        outcome = shell.execute(flood)
+        assert (outcome.reason, shell.alive) == (Reason.OUTPUT, False)
+        assert len(kept) <= (8 << 20) / 512
+        assert sum(len(arguments.get("x", "")) for arguments in kept) <= 8 << 20
 
 
 def test_closing_twice_is_fine(session: Session) -> None:

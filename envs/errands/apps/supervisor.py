@@ -10,7 +10,10 @@ from rlpost.envs.errands.state import ApiError, Json, State
 supervisor = App("supervisor", "An app to access your supervisor's personal information, and to end the task.", False)
 
 
-@supervisor.api("GET", "/profile", {"first_name": "string", "last_name": "string", "email": "a@b.c"})
+_PROFILE = ("first_name", "last_name", "email", "phone_number", "birthday", "sex")
+
+
+@supervisor.api("GET", "/profile", dict.fromkeys(_PROFILE, "string") | {"email": "a@b.c", "birthday": "2000-12-31"})
 def show_profile(state: State) -> Json:
     """Show your supervisor's profile."""
     me = state.supervisor
@@ -19,6 +22,8 @@ def show_profile(state: State) -> Json:
         "last_name": me.last_name,
         "email": me.email,
         "phone_number": me.phone_number,
+        "birthday": state.birthday,
+        "sex": state.sex,
     }
 
 

@@ -6,6 +6,7 @@ kernel's) and the program itself (``program``, ``shell``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,15 +16,20 @@ import traceback
 from typing import NoReturn
 
 from rlpost.reward.sandbox.inside import filesystem, identity, kernel, lockdown, program, shell, usage
+from rlpost.reward.sandbox.inside.cgroup import Group
 from rlpost.reward.sandbox.inside.setting import Ends, Site, close_all_but
 from rlpost.reward.sandbox.limits import Limits
 
 _exit = os._exit  # bound now: a program may replace it
 
 
-def run(site: Site, limits: Limits, session: bool, ends: Ends) -> NoReturn:
+def run(site: Site, limits: Limits, session: bool, ends: Ends, group: Group | None) -> NoReturn:
     """Run the program in a child; write its wait status, or ``setup`` and what failed, as the verdict; exit."""
+    with contextlib.suppress(OSError):
+        identity.write(site.proc, "self/oom_score_adj", "1000")  # where memory runs out, a program goes first
     try:
+        if group is not None:
+            group.join()
         close_all_but(site.proc, ends.channel, ends.out, ends.err, ends.verdict)
         verdict = _isolated(site, limits, session, ends) if site.isolated else _exposed(site, limits, session, ends)
     except BaseException as error:

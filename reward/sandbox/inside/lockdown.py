@@ -11,7 +11,7 @@ import resource
 import site as interpreter_site
 import sys
 
-from rlpost.reward.sandbox.inside import kernel, seccomp
+from rlpost.reward.sandbox.inside import kernel, seccomp, usage
 from rlpost.reward.sandbox.inside.setting import Ends, Site
 from rlpost.reward.sandbox.limits import Limits
 
@@ -47,9 +47,10 @@ def _set_limits(site: Site, limits: Limits) -> None:
         resource.RLIMIT_FSIZE: (limits.file_bytes,) * 2,
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # a signal that can be caught, then one that cannot
         resource.RLIMIT_STACK: (8 << 20,) * 2,
-        resource.RLIMIT_NOFILE: (256, 256),
+        resource.RLIMIT_NOFILE: (usage.DESCRIPTORS,) * 2,
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_MEMLOCK: (0, 0),
+        resource.RLIMIT_SIGPENDING: (256, 256),  # timers too, which the kernel holds
     }
     if site.isolated:  # else it would count all processes of the user
         ours = 2 if site.user_namespaces else 1  # init is in the count, and so is a keeper that gave up root

@@ -1,8 +1,10 @@
 """The system-call filter every sandboxed process lives under, assembled by hand from (name, numbers) pairs.
 
 It takes away what a computation never needs and a break-out does: starting other programs, sockets, namespaces and
-mounts, tracing, kernel keys and modules, io_uring, bpf, and memory that no other limit counts (memfd, System V
-segments, anonymous shared maps). Refused calls fail with EPERM, so a program sees an exception and not a crash.
+mounts, tracing, kernel keys and modules, io_uring, bpf; memory that no other limit counts (memfd, System V segments,
+anonymous shared maps, pages moved into pipes, sockets in flight, larger buffers, watches, locks on ranges of files);
+and handlers for the death of children, since one that ignores it hides their processor time. Refused calls fail with
+EPERM, so a program sees an exception and not a crash; locks on files seem to succeed, as SQLite cannot do without.
 Left out: architectures other than x86-64 and arm64; there the sandbox refuses to start.
 """
 
@@ -78,18 +80,32 @@ REFUSED: dict[str, tuple[int, int]] = {
     "mq_open": (240, 180),
     "move_pages": (279, 239),
     "migrate_pages": (256, 238),
+    "splice": (275, 76),
+    "tee": (276, 77),
+    "vmsplice": (278, 75),
+    "sendfile": (40, 71),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+    "setsockopt": (54, 208),
+    "inotify_init": (253, 0),
+    "inotify_init1": (294, 26),
+    "landlock_create_ruleset": (444, 444),
 }
 _CLONE, _CLONE3, _SOCKETPAIR, _MMAP = (56, 220), (435, 435), (53, 199), (9, 222)
+_FCNTL, _SIGACTION = (72, 25), (13, 134)
 _HIGHEST_KNOWN = 450
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
-_REFUSE, _NOT_THERE = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+_REFUSE, _NOT_THERE, _DO_NOTHING = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS, 0x00050000
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _NEW_NAMESPACES = 0x7E020000  # every CLONE_NEW* flag that clone takes
 _SHARED_ANONYMOUS = 0x21
 _AF_UNIX = 1
+_SIGCHLD = 17
+_FILE_CONTROL = dict.fromkeys((6, 7, 37, 38), _DO_NOTHING)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW
+_FILE_CONTROL |= dict.fromkeys((1024, 1026, 1031), _REFUSE)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
 
 
 def supported(machine: str) -> bool:
@@ -114,26 +130,25 @@ def assemble(machine: str) -> bytes:
             code += [_op(_JUMP_EQUAL, numbers[column], 0, 1), _op(_RETURN, _REFUSE)]
     # libc falls back from clone3, whose flags a filter cannot see, to clone
     code += [_op(_JUMP_EQUAL, _CLONE3[column], 0, 1), _op(_RETURN, _NOT_THERE)]
-    refuse, allow = _op(_RETURN, _REFUSE), _op(_RETURN, _ALLOW)
     code += [
-        _op(_JUMP_EQUAL, _CLONE[column], 0, 4),
-        _op(_LOAD, _argument(0)),
-        _op(_JUMP_ANY_BIT, _NEW_NAMESPACES, 0, 1),
-        refuse,
-        allow,
-        _op(_JUMP_EQUAL, _SOCKETPAIR[column], 0, 4),
-        _op(_LOAD, _argument(0)),
-        _op(_JUMP_EQUAL, _AF_UNIX, 1, 0),
-        refuse,
-        allow,
-        _op(_JUMP_EQUAL, _MMAP[column], 0, 4),
-        _op(_LOAD, _argument(3)),
-        _op(_AND, _SHARED_ANONYMOUS),
-        _op(_JUMP_EQUAL, _SHARED_ANONYMOUS, 0, 1),
-        refuse,
-        allow,
+        _by_argument(_CLONE[column], 0, _op(_JUMP_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _op(_RETURN, _REFUSE)),
+        _by_argument(_SOCKETPAIR[column], 0, _op(_JUMP_EQUAL, _AF_UNIX, 1, 0) + _op(_RETURN, _REFUSE)),
+        _by_argument(_MMAP[column], 3, _op(_AND, _SHARED_ANONYMOUS) + _when(_SHARED_ANONYMOUS, _REFUSE)),
+        _by_argument(_FCNTL[column], 1, b"".join(map(_when, _FILE_CONTROL.keys(), _FILE_CONTROL.values()))),
+        _by_argument(_SIGACTION[column], 0, _REFUSE_HANDLER),
+        _op(_RETURN, _ALLOW),
     ]
     return b"".join(code)
+
+
+def _by_argument(number: int, index: int, tests: bytes) -> bytes:
+    """For one call: look at the low half of an argument, and allow what no test of it answers."""
+    body = _op(_LOAD, _argument(index)) + tests + _op(_RETURN, _ALLOW)
+    return _op(_JUMP_EQUAL, number, 0, len(body) // 8) + body
+
+
+def _when(value: int, answer: int) -> bytes:
+    return _op(_JUMP_EQUAL, value, 0, 1) + _op(_RETURN, answer)
 
 
 def _op(code: int, operand: int, jump_true: int = 0, jump_false: int = 0) -> bytes:
@@ -143,3 +158,17 @@ def _op(code: int, operand: int, jump_true: int = 0, jump_false: int = 0) -> byt
 def _argument(index: int) -> int:
     """Offset of the low half of a call's argument; both architectures are little-endian."""
     return 16 + 8 * index
+
+
+_REFUSE_HANDLER = b"".join(
+    [  # of sigaction: to ask for the action (a null pointer) is fine, to change that of SIGCHLD is not
+        _op(_JUMP_EQUAL, _SIGCHLD, 1, 0),
+        _op(_RETURN, _ALLOW),
+        _op(_LOAD, _argument(1)),
+        _op(_JUMP_EQUAL, 0, 1, 0),
+        _op(_RETURN, _REFUSE),
+        _op(_LOAD, _argument(1) + 4),
+        _op(_JUMP_EQUAL, 0, 1, 0),
+        _op(_RETURN, _REFUSE),
+    ]
+)

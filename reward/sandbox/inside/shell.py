@@ -1,7 +1,8 @@
 """A session's side of the channel: run code blocks one after another in one namespace, and ask the parent by ``call``.
 
-A block that overruns its wall clock is interrupted (``BlockTimeout``) and the session lives on; one that will not be
-interrupted is killed by the parent. Left out: echoing the value of a last expression; what is printed is shown.
+A block that overruns its wall clock or its processor time is interrupted (``BlockTimeout``) and the session lives on;
+one that will not be interrupted is killed from outside. Left out: echoing the value of a last expression; what is
+printed is shown.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def serve(channel: socket.socket, limits: Limits) -> NoReturn:
     try:
         wire.send(channel, {"ready": True})
         while True:
-            request = wire.receive(channel)
-            wire.send(channel, {"done": shell.block(request["run"], request["wall_s"])})
+            request, _ = wire.receive(channel)
+            wire.send(channel, {"done": shell.block(request["run"], request["wall_s"], request["cpu_s"])})
     except (wire.WireError, OSError):
         os._exit(0)
 
@@ -69,7 +70,8 @@ class _Shell:
         self.namespace = program.fresh_main()
         self.namespace["call"] = self.call
         self.blocks = 0
-        self.running = self.overdue = self.asking = False
+        self.running = self.asking = False
+        self.overdue: Reason | None = None
         self.turn = threading.Lock()
 
     def call(self, name: str, /, **kwargs: Any) -> Any:
@@ -80,7 +82,7 @@ class _Shell:
             self.asking = threading.current_thread() is threading.main_thread()
             try:
                 wire.send(self.channel, {"call": name, "kwargs": kwargs})
-                answer = wire.receive(self.channel)
+                answer, _ = wire.receive(self.channel)
             finally:
                 self.asking = False
         if self.overdue and threading.current_thread() is threading.main_thread():
@@ -89,7 +91,7 @@ class _Shell:
             raise CallError(answer["fault"])
         return answer["answer"]
 
-    def block(self, code: str, wall_s: float) -> dict[str, Any]:
+    def block(self, code: str, wall_s: float, cpu_s: float) -> dict[str, Any]:
         """Run one block; what the parent shall know of it."""
         self.blocks += 1
         name = f"<block {self.blocks}>"
@@ -99,20 +101,20 @@ class _Shell:
         out, err = _Capture(room), _Capture(room)
         started = time.monotonic()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            reason, exit_code = self._execute(code, name, wall_s)
+            reason, exit_code = self._execute(code, name, wall_s, cpu_s)
         done = {"reason": reason, "exit_code": exit_code, "wall_s": time.monotonic() - started}
         return {**done, "stdout": out.getvalue(), "stderr": err.getvalue()}
 
-    def _execute(self, code: str, name: str, wall_s: float) -> tuple[Reason, int | None]:
+    def _execute(self, code: str, name: str, wall_s: float, cpu_s: float) -> tuple[Reason, int | None]:
         try:
             try:
-                self._start_clock(wall_s)
+                self._start_clocks(wall_s, cpu_s)
                 exec(compile(code, name, "exec", dont_inherit=True), self.namespace)
             finally:
-                self._stop_clock()
+                self._stop_clocks()
         except BlockTimeout:
-            self._stop_clock()  # it may have struck before the first call got to stop it
-            return Reason.TIMEOUT, None
+            self._stop_clocks()  # it may have struck before the first call got to stop it
+            return self.overdue or Reason.TIMEOUT, None
         except OutputFull:
             return Reason.OUTPUT, None
         except BaseException as error:
@@ -129,23 +131,26 @@ class _Shell:
             return Reason.OUTPUT, None
         return (Reason.MEMORY if isinstance(error, MemoryError) else Reason.ERROR), 1
 
-    def _start_clock(self, wall_s: float) -> None:
+    def _start_clocks(self, wall_s: float, cpu_s: float) -> None:
         """Interrupt the block when its time is up, and again every 50 ms should it swallow that."""
-        self.overdue, self.running = False, True
-        signal.signal(signal.SIGALRM, self._on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, wall_s, 0.05)
+        self.overdue, self.running = None, True
+        clocks = {signal.SIGALRM: (signal.ITIMER_REAL, wall_s), signal.SIGPROF: (signal.ITIMER_PROF, cpu_s)}
+        for number, (timer, seconds) in clocks.items():
+            signal.signal(number, self._on_signal)
+            signal.setitimer(timer, seconds, 0.05)
 
-    def _stop_clock(self) -> None:
+    def _stop_clocks(self) -> None:
         while self.running:
             try:
                 self.running = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             except BlockTimeout:
                 continue
         with self.turn:  # a thread's call in flight: the channel must be quiet before the next block
             pass
 
-    def _on_alarm(self, *_: Any) -> None:
-        self.overdue = True
+    def _on_signal(self, number: int, _: Any) -> None:
+        self.overdue = Reason.TIMEOUT if number == signal.SIGALRM else Reason.CPU
         if self.running and not self.asking:  # an answer on its way is taken first
             raise BlockTimeout

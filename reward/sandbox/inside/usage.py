@@ -1,6 +1,7 @@
 """What a tree of processes uses, read from the host's /proc by the keeper; and its end where no namespace ends it.
 
-Left out: cgroups, which an ordinary user rarely may write to.
+What the kernel holds for a program is in no process's resident memory: buffers of pipes and sockets. They are counted
+as full. Left out: cgroups, which count all of it where they can be had (``cgroup``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ from dataclasses import dataclass
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+DESCRIPTORS = 64
+"""Open files a process may have; each may be the end of a full pipe."""
+_FREE_DESCRIPTORS = 8  # what the interpreter itself and an event loop take
+_PIPE, _SOCKET = 1 << 15, 212_992  # bytes that half a pipe holds, and that a socket may have under way
 _USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM, _THREADS, _RESIDENT = 11, 12, 13, 14, 17, 21  # /proc/*/stat after ")"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Totals over all processes below an init: resident bytes beyond ``baseline`` each, CPU seconds, threads."""
+    """Totals over all processes below an init.
 
-    resident: int
+    Attributes:
+        memory: bytes: resident ones beyond ``baseline`` for each process, and what pipes and sockets may hold.
+        cpu_s: seconds of processor time, of processes that ended too.
+        threads: how many there are.
+    """
+
+    memory: int
     cpu_s: float
     threads: int
 
@@ -32,9 +43,10 @@ def own_memory(proc: int) -> tuple[int, int]:
     return size * _PAGE, (resident - shared) * _PAGE
 
 
-def of_tree(proc: int, init: int, baseline: int) -> Usage:
-    """Usage of everything below ``init`` (itself counted only for the CPU time of what it reaped)."""
-    resident, ticks, threads = 0, 0, 0
+def of_tree(proc: int, init: int, baseline: int, isolated: bool = True) -> Usage:
+    """Usage of everything below ``init`` (itself counted only for the CPU time of what it reaped). Sockets are
+    counted where it is ``isolated``: all those of its network namespace."""
+    memory, ticks, threads = _sockets(proc, init) * _SOCKET if isolated else 0, 0, 0
     for pid in descendants(proc, init):
         try:
             stat = _read(proc, f"{pid}/stat")
@@ -44,8 +56,23 @@ def of_tree(proc: int, init: int, baseline: int) -> Usage:
         ticks += sum(int(fields[i]) for i in (_USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM))
         if pid != init:
             threads += int(fields[_THREADS])
-            resident += max(0, int(fields[_RESIDENT]) * _PAGE - baseline)
-    return Usage(resident, ticks / _TICKS, threads)
+            memory += max(0, int(fields[_RESIDENT]) * _PAGE - baseline)
+            memory += max(0, _descriptors(proc, pid) - _FREE_DESCRIPTORS) * _PIPE
+    return Usage(memory, ticks / _TICKS, threads)
+
+
+def _sockets(proc: int, init: int) -> int:
+    try:
+        return max(0, _read(proc, f"{init}/net/unix").count("\n") - 1)
+    except OSError:
+        return 0
+
+
+def _descriptors(proc: int, pid: int) -> int:
+    try:
+        return len(_list(proc, f"{pid}/fd"))
+    except OSError:  # it ended, or its files are another user's
+        return 0
 
 
 def descendants(proc: int, init: int) -> Iterator[int]:
@@ -77,7 +104,7 @@ def kill_below(proc: int, root: int) -> None:
 def _read(proc: int, path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY, dir_fd=proc)
     try:
-        return os.read(descriptor, 1 << 16).decode(errors="replace")
+        return os.read(descriptor, 1 << 20).decode(errors="replace")
     finally:
         os.close(descriptor)
 

@@ -17,8 +17,9 @@ import socket
 import sys
 from typing import Any
 
-from rlpost.reward.sandbox.inside import filesystem, identity, keeper, kernel, seccomp, usage
+from rlpost.reward.sandbox.inside import cgroup, filesystem, identity, keeper, kernel, seccomp, usage
 from rlpost.reward.sandbox.inside.setting import Site
+from rlpost.reward.sandbox.limits import Limits
 
 # what programs import most, and what needs shared libraries that will be out of sight
 _WARM = """
@@ -36,27 +37,35 @@ def main(control_descriptor: int, settings: str) -> None:
     Args:
         control_descriptor: a SOCK_SEQPACKET socket to the host.
         settings: JSON ``{"isolated": bool, "own": folder the sandbox's code is imported from, "packages": [names],
-            "imports": [folders to import these from]}``.
+            "imports": [folders to import these from], "cgroup": folder that groups may be made in, or null}``.
     """
     control = socket.socket(fileno=control_descriptor)
+    wanted = json.loads(settings)
+    groups = cgroup.find(wanted["cgroup"])  # while the host's files are in sight
     try:
-        site = _prepare(json.loads(settings))
+        site = _prepare(wanted)
     except Exception as error:
         control.send(json.dumps({"problem": f"{error}"}).encode())
         return
-    control.send(b"{}")
+    control.send(json.dumps({"cgroup": groups.path if groups else ""}).encode())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
     gc.collect()
     gc.freeze()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
         if not message:
-            return
+            break
+        request, (channel, report) = json.loads(message), descriptors
+        group = groups.new(Limits(**request["limits"]), site.resident) if groups else None
         if os.fork() == 0:
             control.close()
-            keeper.keep(site, json.loads(message), *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            keeper.keep(site, request, channel, report, group)
+        if group is not None:
+            group.close()
+        os.close(channel)
+        os.close(report)
+    if groups:
+        groups.close()
 
 
 def _prepare(settings: dict[str, Any]) -> Site:
@@ -68,6 +77,8 @@ def _prepare(settings: dict[str, Any]) -> Site:
     for name in settings["packages"]:
         importlib.import_module(name)
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # needs root; workers of Ray are themselves first in line
+        identity.write(proc, "self/oom_score_adj", "0")
     isolated = settings["isolated"]
     user_namespaces = isolated and _can_have_user_namespace(proc)
     if isolated:
