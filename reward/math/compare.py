@@ -103,7 +103,9 @@ def _same_equation(first: Relation, second: Relation) -> bool:
 
 
 def _same_quantity(reference: Quantity, answer: Quantity) -> bool:
-    if not same_unit(reference.unit, answer.unit):
+    if not same_unit(reference.unit, answer.unit) or (
+        reference.percent != answer.percent and (reference.unit or answer.unit)
+    ):
         return False
     if reference.letter and answer.unit != reference.unit:  # it may be a variable
         return not answer.unit and same_number(reference.value * sympy.Symbol(reference.unit), answer.value, False, False)

@@ -201,7 +201,7 @@ class _Reader:
 
     def atom(self) -> Any:
         token = self.peek()
-        if token[:1].isdigit() or token[:1] == ".":
+        if token.lstrip()[:1].isdigit() or token[:1] == ".":
             return self.number()
         if token == "{":
             return self.group()
@@ -346,7 +346,7 @@ class _Reader:
             elif self.peek() == "^" and (self.peek(1) in ("'", "*") or self.peek(1) + self.peek(2) == "{'"):
                 self.take()
                 name += f"^{self.raw_group()}"
-        if self.peek() == "(" and (name[0] in _APPLIED or self.peek(2) == ")"):
+        if self.peek() == "(" and (name[0] in _APPLIED or name == "C" or self.peek(2) == ")"):
             return self.applied(name)
         if name == "e":
             return sympy.E
@@ -358,6 +358,8 @@ class _Reader:
         while self.skip(","):
             arguments.append(self.sum())
         self.take(")")
+        if name == "C" and len(arguments) == 2:
+            return _binomial(*arguments)
         return sympy.Function(name)(*arguments)
 
     def raw_group(self) -> str:

@@ -16,13 +16,15 @@ from __future__ import annotations
 import re
 
 _TAIL = 4000  # characters at the end that the fifth rule looks at
+_TITLE = re.compile(r"^[ \t]*#{1,6}(?!#)[ \t]*(.*)$", re.MULTILINE)
+_NEGATED = re.compile(r"(?:\bnot|n't|\bnever)\s+(?:equal\s+to\s+)?\W*$", re.IGNORECASE)
 _THINK = r"think|thinking|thought|reasoning"
 _THOUGHT = re.compile(rf"</(?:{_THINK})>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷", re.IGNORECASE)
 _THINKING = re.compile(rf"<(?:{_THINK})>|\[THINK\]|<\|begin_of_thought\|>|◁think▷", re.IGNORECASE)
 _BRACE = re.compile(r"\\?\\?(?:framebox|fbox|boxed)\s*\{|\\\\|\\[{}]|[{}]")
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\.,;]+)")
 _JOIN = re.compile(
-    r"(?:[\s$,;&*]|\\\(|\\\)|\\\[|\\\]|\\\\|\\,|\\;|\\ |\\quad|\\qquad|\\?text\s*\{\s*(?:and|or|,)*\s*\}|\b(?:and|or|as well as|also)\b"
+    r"(?:\n\s*(?:[-•]|\(?(?:\d|[ivx]{1,3}|[a-d])[.)])\s|[\s$,;&*]|\\\(|\\\)|\\\[|\\\]|\\\\|\\,|\\;|\\ |\\quad|\\qquad|\\?text\s*\{\s*(?:and|or|,)*\s*\}|\b(?:and|or|as well as|also)\b"
     r"|\\(?:land|lor|wedge|vee)|[a-zA-Z](?:_\{?\w+\}?)?\s*=(?=\s*$))*"
 )
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -38,7 +40,7 @@ _FILLER = re.compile(r"^(?:therefore|thus|simply|just|approximately|about|exactl
 _END = re.compile(
     r"\.(?=\s|$)(?<!sq\.)(?<!in\.\s)|!(?=\s+[A-Z]|\s*$)|\n|,?\s+(?:because|since|as\s+(?:we|the|it|this)|which|so|where|but|given\s+that|when|after|,?\s*not)\b|;\s+[a-z]"
 )
-_PAREN = re.compile(r"\s+\((?=[^()]*[a-zA-Z]{3})[^()]*\)\s*$|\s+\([^()]*=[^()]*\)\s*$")
+_PAREN = re.compile(r"\s+\((?![^()]*\b(?:or|not|maybe|perhaps|possibly|else)\b)(?:(?=[^()]*[a-zA-Z]{3})[^()\d]*|[^()]*=[^()]*)\)\s*\.?$")
 _DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
 _LATEX = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$])([^$\n]+?)(?<![\s\\])\$(?!\d)", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]+?)\*\*|(?<![\w_])__([^_\n]+?)__|`([^`\n]+?)`")
@@ -143,7 +145,7 @@ def marked(text: str, strict: bool = False) -> str | None:
         line, rest = mark[1].strip().strip("*").strip(), text[mark.end() :].strip()
         if not line:
             line, _, rest = rest.partition("\n")
-        line = _LABEL.sub("", line, count=1).strip()
+        line = _PAREN.sub("", _LABEL.sub("", line, count=1)).strip()
         if line and not _is_heading(line, rest.strip()):
             return line
     return None
@@ -160,6 +162,7 @@ def _unmarked(text: str) -> str | None:
     phrase = _after_phrase(text)
     if phrase is not None:
         return phrase
+    text = _TITLE.sub(lambda m: "" if _is_heading(m[1], "") else m[1], text)
     if re.fullmatch(r"\s*(?:[a-zA-Z]{2,20}|\(?[A-Z]\)?)\s*\.?\s*", text):
         return text
     return _last_value(text)
@@ -191,6 +194,8 @@ def _last_value(text: str) -> str | None:
     if not found:
         return None
     begin, _, value = found[-1]
+    if _NEGATED.search(text, max(0, begin - 30), begin):
+        return None
     line = text[text.rfind("\n", 0, begin) + 1 :]
     for start, end, bold in reversed(found):  # bold type in the last line speaks louder than what is beside it
         if text[start:end].startswith("**") and text[start:].count("\n") == 0 and len(line) > 0:

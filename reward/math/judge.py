@@ -18,7 +18,8 @@ from rlpost.reward.math.extract import final_answer, reference_answer
 from rlpost.reward.math.values import Quantity, Relation, Value, Words, is_words, read, tidy, words_key
 
 _CHOICE = re.compile(r"\(?(?:\\text\s*\{)?\s*\(?([A-Z])\s*[).:]?\s*\}?\)?")
-_CHOSEN = re.compile(r"(?:\\text\s*\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|\\|$)")
+_CHOSEN = re.compile(r"(?:\\text\s*\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|$)(?!\s*(?:[-+*/^_=<>,;|&]|\\(?:or|and|sep|cdot|times)))")
+_OTHER_CHOICE = re.compile(r"\\(?:or|sep)\b|(?<![a-zA-Z])[A-Z]\s*[).:]")
 _LONGEST_REFERENCE = 1500
 _MOST_WORDS = 30
 
@@ -96,7 +97,7 @@ def _agree(reference: _Read, answer: _Read) -> bool:
     choice = _CHOICE.fullmatch(reference.text)
     if choice:
         chosen = _CHOSEN.match(answer.text) or _CHOICE.fullmatch(answer.text)
-        if chosen:
+        if chosen and not _OTHER_CHOICE.search(answer.text, chosen.end()):
             return choice[1] == next(group for group in chosen.groups() if group)
     if any(same(a, b) for a in reference.readings for b in answer.readings):
         return True

@@ -67,12 +67,14 @@ _BREAK = re.compile(r"\\\\(?:\[[^\]]*\])?")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 _WHOLE_OVER = re.compile(r"([^{}]*)\\over(?![a-z])([^{}]*)")
 _WRITTEN_HALF = re.compile(r"\^\{?(\d+)\}?/_\{?(\d+)\}?")
-_CHOOSE = re.compile(r"(?:\{\s*\})?[_^]\{?(\d+)\}?\s*(?:\\text\s*)?\{?C\}?\s*_\{?(\d+)\}?")
+_CHOOSE = re.compile(r"(?:\{\s*\})?[_^]\{?(\d+)\}?\s*(?:\\text\s*)?\{?C\}?\s*_\{?(\d+)\}?|(?<![\w.}])(\d+)C(\d+)(?!\w)")
 _PERIOD = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?!\s*[\w(\\^]))")
 _DOTTED = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d{1,6}?)\3{2,}(?:\.\.\.|\\ldots)")
 _PYTHON = re.compile(r"\b(?:np|numpy|math|sympy|sp)\.(?=[a-z])")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"\b(and|or)\b")
+_NO_SHOW = re.compile(r"\\(?:(?:text|page)?color|h?phantom|vphantom|label|tag)\s*(?:\[[^\]]*\])?\{[^{}]*\}")
+_TIMES = re.compile(r"(?<=[\d}])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z]|)")
 _POWER = re.compile(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])")
 
@@ -84,7 +86,7 @@ def normalise(text: str) -> str:
     text = _ROOT.sub(lambda m: "\\sqrt" + ("[3]" if m[1] == "∛" else "") + (f"{{{m[2]}}}" if m[2] else ""), text)
     text = _raised(_TAB.sub(lambda _: r"\t", text).translate(_TABLE))
     text = re.sub(r"\\\\(?=(?:d|t|c)?frac|sqrt|text|pi\b|cdot|times|left|right)", r"\\", text)  # escaped twice
-    text = _BREAK.sub(r"\\sep ", text)
+    text = _BREAK.sub(r"\\sep ", _NO_SHOW.sub("", text))
     text = text.replace(r"\$", r"\usd ").replace("$", "").replace(r"\%", "%").replace("%", r"\% ")
     text = re.sub(r"\\[()\[\]]", " ", text)
     text = _GAP.sub("", text.replace(r"\{", r"\lbrace ").replace(r"\}", r"\rbrace ")).replace(r"\!", "")
@@ -92,11 +94,12 @@ def normalise(text: str) -> str:
     text = _COMMAND.sub(_renamed, text).replace("...", r"\ldots ")
     text = re.sub(r"\^\s*(?:\{\s*\\degree\s*\}|\\degree)", r"\\degree ", text)
     text = re.sub(r"\\text\s*([a-zA-Z0-9])", r"\\text{\1}", text)
+    text = _TIMES.sub(r"\\times ", text)
     text = _fractions(_POWER.sub("^", _PYTHON.sub("", text)))
     text = _TEXT.sub(_split_words, text)
     text = re.sub(r"(?<=[\s\d})])(and|or)(?=[\s\d({\\])", r"\\\1 ", f" {text} ")
     text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"^(?:\\sep )+|(?: ?\\sep)+$", "", text).strip()
+    return re.sub(r"^(?:\\sep )+|(?: ?\\sep)+$|\\$", "", text).strip()
 
 
 def _renamed(match: re.Match[str]) -> str:
@@ -125,7 +128,7 @@ def _fractions(text: str) -> str:
                 break
         whole = _WHOLE_OVER.fullmatch(text)
         text = rf"\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
-    text = _CHOOSE.sub(r"\\binom{\1}{\2}", _WRITTEN_HALF.sub(r"\\frac{\1}{\2}", text))
+    text = _CHOOSE.sub(lambda m: rf"\binom{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", _WRITTEN_HALF.sub(r"\\frac{\1}{\2}", text))
     return _DOTTED.sub(lambda m: _repeating(m[1], m[2], m[3]), _PERIOD.sub(_period, text))
 
 

@@ -24,7 +24,7 @@ _NAMES = {
     "rupees": "Rs rs rupee inr", "unit": "units", "mph": "", "kph": "kmh", "AA": "angstrom angstroms", "ohm": "ohms",
     "cal": "calorie calories", "kcal": "", "MeV": "", "keV": "", "GeV": "", "kPa": "", "atm": "", "erg": "ergs",
     "pc": "parsec parsecs", "kmol": "", "gal": "gallon gallons", "pt": "pint pints", "qt": "quart quarts",
-    "cup": "cups", "acre": "acres", "pm": "", "am": "", "MW": "", "MHz": "", "kHz": "", "GHz": "", "dm": "", "um": "",
+    "cup": "cups", "acre": "acres", "pm": "PM", "am": "AM", "MW": "", "MHz": "", "kHz": "", "GHz": "", "dm": "", "um": "",
     "ms": "millisecond milliseconds", "ha": "hectare hectares", "F": "", "T": "tesla", "Gyr": "", "amu": "",
 }  # fmt: skip
 _ALIASES = {alias: name for name, aliases in _NAMES.items() for alias in (name, *aliases.split())}
@@ -32,7 +32,7 @@ _SIGNS = {r"\usd": "usd", r"\euro": "euro", r"\pounds": "pounds", r"\yen": "yen"
 _SIGNS[r"\degree"] = "deg"
 _AMOUNTS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _NOT_UNITS = frozenset(
-    "if when for or and not to no than then but more less about least most plus minus times over is are was were wrong "
+    "if when for or and not to no than then but less about least most plus minus times over is are was were wrong "
     "mod modulo through versus vs where with otherwise else except between either maybe nor unless without of".split()
 )
 _BARE = "|".join(sorted((name for name in _ALIASES if len(name) > 1), key=len, reverse=True))
@@ -42,7 +42,7 @@ _LETTER = r"(?<=[\s/])[mgsAVNJWKCFLlhdT](?![a-zA-Z_(])"
 _TAIL = re.compile(rf"(?:\s*(?:{_WORD}|{_LETTER}){_POWER}|\s*/|\s*\\cdot|\s*(?<![a-zA-Z])per(?![a-zA-Z])|\s*\b(?:sq|square|cubic)\b\.?)+$")
 _FRONT = re.compile(r"^([-+]?)\s*(?:[A-Z]{1,2}\s*)?(\\usd|\\euro|\\pounds|\\yen|\\rupees|(?:Rs|USD|EUR)\.?)\s*([-+]?)\s*(?=[\d.\\(])")
 _PLAIN_WORDS = re.compile(r"^([-+]?[\d.,/ ]*\d)\s+([a-zA-Z][a-zA-Z.\-]+(?:\s+[a-zA-Z][a-zA-Z.\-]*)*)$")
-_ORDINAL = re.compile(r"^(\d+)\s*(?:\^?\s*\{?\s*\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?$")
+_ORDINAL = re.compile(r"^(\d+)\s*(?:\^?\s*\{?\s*(?:\\text\s*\{)?\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?$")
 _PERCENT = re.compile(r"^(.*?)\s*(?:\\%|\\text\s*\{\s*(?:percent|per cent)\s*\}|\bper\s?cent)$")
 
 

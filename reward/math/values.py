@@ -96,7 +96,7 @@ _PIECE = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?: \d{3})+)(?![\d ]*\d|,\d)")
 _MATRIX = re.compile(r"[(\[|]?\s*\\begin\s*\{([bpvBV]?matrix|smallmatrix|array)\}\s*(?:\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}\s*[)\]|]?", re.DOTALL)
-_BASED = re.compile(r"\(?(?:\\text)?\{?([0-9A-Fa-f]+)\}?\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*)?(\d+|[a-z]+)\s*\}?\}?")
+_BASED = re.compile(r"\(?(?:\\text)?\{?([0-9A-Fa-f]+)\}?\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*\}?\s*)?(\d+|[a-z]+)\s*\}?\}?")
 _RATIO = re.compile(r"[^:]+(?::[^:]+)+")
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::[0-5]\d)?")
 _SIGNS = {"=": "=", r"\approx": "=", r"\equiv": "=", r"\sim": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"}
@@ -107,6 +107,7 @@ _MARKED = r"\\(?:vec|hat|bar|overline|dot|ddot|tilde|mathcal|overrightarrow|wide
 _NAME = re.compile(
     rf"(?:{_LETTER}{_INDEX}|{_MARKED}{_INDEX}"  # x, x_1, y', \vec{{v}}
     rf"|{_LETTER}{_INDEX}\s*\((?:[^()]|\([^()]*\))*\)"  # f(x), P(A)
+    rf"|\(\s*{_LETTER}{_INDEX}(?:,\s*{_LETTER}{_INDEX})+\)"  # (x, y)
     r"|(?:m\s*)?\\angle\s*[A-Z]{1,4}|\\triangle\s*[A-Z]{3}|[A-Z]{2,6}|\\overline\s*\{[A-Z]+\}|\[[A-Z]{3,}\]|\|[A-Z]{2}\||\|\\?[a-z]+\s*\{?[A-Za-z]*\}?\|(?<=\})"
     r"|\\(?:det|lim|max|min|sup|inf|gcd|deg|dim|arg|Pr|sum|prod|int|binom|tan|sin|cos|cot|sec|csc|lcm)(?![a-zA-Z]).*"
     r"|(?:\\text\s*\{[^{}]*\}\s*)+(?:\([^()]*\)|_\{?\w+\}?)?|(?:gcd|lcm|det|Area|area)\s*\(.*\)"
@@ -122,10 +123,25 @@ def read(text: str) -> list[Value]:
         return [Words(text)]
     plain = tidy(text)
     joined = _join_thousands(plain)
+    rounded = _ROUNDED.fullmatch(joined)
+    if rounded and _rounds_to(*rounded.groups()):
+        return [_top(rounded[1], 0), _top(rounded[2], 0)]
     found = [_top(joined, 0)]
     if joined != plain:
         found.append(_top(plain, 0))
     return found
+
+
+_ROUNDED = re.compile(r"(.+?)\\approx\s*(-?\d*\.\d+)")
+
+
+def _rounds_to(exact: str, decimal: str) -> bool:
+    """Whether a decimal is what it is said to be the rounded value of; both are then what the answer says."""
+    value = _top(exact.rpartition("=")[2].strip(), 0)
+    if not isinstance(value, Quantity) or value.decimal or not value.value.is_number or value.value.is_Integer:
+        return False
+    digits = len(decimal.partition(".")[2])
+    return value.value.is_real is True and bool(abs(value.value - sympy.Rational(decimal)) * 10**digits <= 0.51)
 
 
 def tidy(text: str) -> str:
@@ -133,7 +149,7 @@ def tidy(text: str) -> str:
     text = text.strip()
     for _ in range(4):
         before = text
-        for mark in ("**", "__", "`", "*", "_"):
+        for mark in ("**", "__", "`", "*", "_", '"', "'"):
             if text.startswith(mark) and text.endswith(mark) and len(text) > 2 * len(mark):
                 text = text[len(mark) : -len(mark)].strip()
         text = text.rstrip(".;,").strip() if not text.endswith(("...", "..")) else text
@@ -172,6 +188,9 @@ def _top(text: str, depth: int) -> Value:
     """A list, or one thing."""
     if depth > _DEEPEST:
         return Words(text)
+    spoken = _spoken(text)
+    if spoken is not None:
+        return spoken
     parts = split(text, lambda token: token in (",", ";", r"\and", r"\or", r"\sep"))
     items = [(sign, piece) for sign, piece in parts if piece]
     if len(items) == 1:
@@ -198,7 +217,7 @@ def _several(value: Value) -> tuple[Value, ...]:
 
 
 def _one(text: str, depth: int) -> Value:
-    for reader in (_matrix, _relation, _braced, _bracketed, _union, _signed_pair, _ratio, _based, _quantity, _spoken):
+    for reader in (_matrix, _relation, _braced, _bracketed, _union, _signed_pair, _ratio, _based, _quantity):
         found = reader(text, depth)
         if found is not None:
             return found
@@ -226,16 +245,12 @@ def _relation(text: str, depth: int) -> Value | None:
         return None
     if set(signs) == {"="}:
         return _equation(sides, depth)
-    if signs == ["in"]:
+    if signs == ["in"] and _NAME.fullmatch(sides[0]):
         inside = _top(sides[1], depth + 1)
-        return replace(inside, name=sides[0]) if isinstance(inside, NumberSet) else _as_set(inside)
+        return replace(inside, name=sides[0]) if isinstance(inside, NumberSet) else inside
     if "=" in signs or "in" in signs:
         return None
     return _inequality(sides, signs, depth)
-
-
-def _as_set(value: Value) -> Value:
-    return value
 
 
 def _equation(sides: list[str], depth: int) -> Value | None:
@@ -261,19 +276,26 @@ _SPOKEN |= {word: 20 + 10 * i for i, word in enumerate("twenty thirty forty fift
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 
 
-def _spoken(text: str, depth: int) -> Value | None:
-    """``seventy-three``, ``two hundred and five``: whole numbers in English."""
-    words = re.findall(r"[a-z]+", re.sub(r"\\(?:text|and)", " ", text).lower()) if len(text) < 120 else []
-    if not words or not all(word in _SPOKEN or word in _SCALES for word in words) or re.search(r"\d|=", text):
+def _spoken(text: str) -> Value | None:
+    """``seventy-three``, ``two hundred and five``: whole numbers in English, and no sums of several."""
+    if len(text) > 120 or not text[-1:].isalpha() and not text.endswith("}"):
+        return None
+    plain = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).lower()
+    words = re.sub(r"(hundred|thousand|million)\s+\\?and\b", r"\1", plain).replace("-", " ").split()
+    if not words or not all(word in _SPOKEN or word in _SCALES for word in words):
         return None
     total = part = 0
+    room = 100  # what is said next must be smaller
     for word in words:
-        if word not in _SCALES:
-            part += _SPOKEN[word]
-        elif word == "hundred":
-            part = max(part, 1) * 100
+        if word in _SCALES:
+            part = max(part, 1) * _SCALES[word]
+            total, part = (total + part, 0) if word != "hundred" else (total, part)
+            room = 100
+        elif _SPOKEN[word] >= room:
+            return None
         else:
-            total, part = total + max(part, 1) * _SCALES[word], 0
+            part += _SPOKEN[word]
+            room = 10 if _SPOKEN[word] >= 20 else 1
     return Quantity(sympy.Integer(total + part))
 
 
@@ -411,6 +433,7 @@ def _signed_pair(text: str, depth: int) -> Value | None:
 
 
 def _ratio(text: str, depth: int) -> Value | None:
+    text = re.sub(r"\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*", ":", text)
     if not _RATIO.fullmatch(text):
         return None
     head, unit, _, _ = split_unit(text)
