@@ -14,6 +14,7 @@ from rlpost.envs.base import EnvError, Message, Score, Task
 from rlpost.envs.one_answer import OneAnswer
 from rlpost.reward.functions import RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError
 
 
 class SingleTurn(OneAnswer):
@@ -49,6 +50,20 @@ class SingleTurn(OneAnswer):
         self._prompt = prompt
         self._system_prompt = system_prompt
         self._template = template
+
+    @classmethod
+    def check_tasks(cls, tasks: Sequence[Task], **options: Any) -> None:
+        """The first task's prompt can be written, and the reward function can judge by every row.
+
+        Raises:
+            EnvError: names the column, or the row and what is wrong with it.
+        """
+        try:
+            for task in tasks[:1]:
+                cls(task, 0, **options).start()
+            _loaded(options["reward"]).check([task.data for task in tasks])
+        except RewardError as error:
+            raise EnvError(f"env.options.reward: {error}") from error
 
     def start(self) -> Sequence[Message]:
         """The system message, where there is one, and the prompt."""

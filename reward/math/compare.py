@@ -35,6 +35,8 @@ DIGITS_TOLERANCE = sympy.Rational(1, 10**8)
 _PRECISION = 60
 _EQUAL = sympy.Float(10, 20) ** -45
 _POINTS = 3
+_MOST_TERMS = 500
+_CALCULUS = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
 _KIND_OF_LIST = ("list", "set", "pm")
 
 
@@ -171,13 +173,19 @@ def _points(*expressions: Any) -> list[dict[Any, Any]]:
 def _value(expression: Any, point: dict[Any, Any]) -> Any:
     """Its value to 60 digits; None where there is none."""
     try:
-        found = expression.xreplace(point) if point else expression
-        if found.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit):
-            found = found.doit()
-        found = sympy.N(found, _PRECISION)
+        if expression.has(*_CALCULUS):
+            if any(_is_long(one) for one in expression.atoms(sympy.Sum, sympy.Product)):
+                return None
+            expression = expression.doit()
+        found = sympy.N(expression.xreplace(point) if point else expression, _PRECISION)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError, AttributeError, NotImplementedError):
         return None
     return found if found.is_number and found.is_finite else None
+
+
+def _is_long(total: Any) -> bool:
+    """Whether a sum or product has too many terms to be worked out one by one."""
+    return any(not (high - low < _MOST_TERMS) for _, low, high in total.limits if (high - low).is_number)
 
 
 def _close(first: Any, second: Any) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 _TAIL = 4000  # characters at the end that the fifth rule looks at
+_OPTION = re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s+\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right)")
 _TITLE = re.compile(r"^[ \t]*#{1,6}(?!#)[ \t]*(.*)$", re.MULTILINE)
 _NEGATED = re.compile(r"(?:\bnot|n't|\bnever)\s+(?:equal\s+to\s+)?\W*$", re.IGNORECASE)
 _THINK = r"think|thinking|thought|reasoning"
@@ -36,16 +37,16 @@ _PHRASE = re.compile(
     r"(?::|=|\b(?:is|are|was|equals|would\s+be|will\s+be|must\s+be|should\s+be|comes\s+(?:out\s+)?to)\b\s*:?)|\bfinal\s+answers?\b[*_ ]*(?=\n))[*_ ]*",
     re.IGNORECASE,
 )
-_FILLER = re.compile(r"^(?:therefore|thus|simply|just|approximately|about|exactly|indeed|then|hence|clearly|given by|equal to|:|,|\s)+", re.IGNORECASE)
+_FILLER = re.compile(r"^(?:therefore|thus|simply|just|approximately|about|exactly|indeed|then|hence|clearly|given by|equal to|option(?=\s+\(?[A-Z]\b)|choice(?=\s+\(?[A-Z]\b)|:|,|\s)+", re.IGNORECASE)
 _END = re.compile(
-    r"\.(?=\s|$)(?<!sq\.)(?<!in\.\s)|!(?=\s+[A-Z]|\s*$)|\n|,?\s+(?:because|since|as\s+(?:we|the|it|this)|which|so|where|but|given\s+that|when|after|,?\s*not)\b|;\s+[a-z]"
+    r"\.(?=\s|$)(?<!sq\.)(?<!in\.\s)|!(?=\s+[A-Z]|\s*$)|\n|,\s+(?:it|this|that|we)\b|,?\s+(?:because|since|as\s+(?:we|the|it|this)|which|so|where|but|given\s+that|when|after|,?\s*not)\b|;\s+[a-z]"
 )
 _PAREN = re.compile(r"\s+\((?![^()]*\b(?:or|not|maybe|perhaps|possibly|else)\b)(?:(?=[^()]*[a-zA-Z]{3})[^()\d]*|[^()]*=[^()]*)\)\s*\.?$")
 _DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
 _LATEX = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$])([^$\n]+?)(?<![\s\\])\$(?!\d)", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]+?)\*\*|(?<![\w_])__([^_\n]+?)__|`([^`\n]+?)`")
 _PROSE = re.compile(r"(?<!\\)\b(?!(?:and|or|sin|cos|tan|log|sqrt|frac|text|pi)\b)[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
-_NUMBER = r"(?:(?<![\w.)\]])[-+−])?(?:\\?[$€£¥₹]\s?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s?\\?%|[a-zA-Z]+(?:\^\d)?)?"
+_NUMBER = r"(?:(?<![\w.)\]])[-+−])?(?:\\?[$€£¥₹]\s?)?(?:\d+(?:,\d+)*(?:\.\d+)?[½¼¾⅓⅔⅕⅛]?|\.\d+|[½¼¾⅓⅔⅕⅛])(?:[eE][-+]?\d+)?(?:\s?\\?%|[a-zA-Z]+(?:\^\d)?)?"
 _RUN = re.compile(
     rf"{_NUMBER}(?:\s*(?:[-+−–*/×·÷=^:,;]|\band\b|\bor\b|\bto\b)+\s*{_NUMBER}|\s+{_NUMBER})*"
     r"(?:\s+(?:hundred|thousand|million|billion|trillion|percent|per cent)\b)?"
@@ -162,6 +163,9 @@ def _unmarked(text: str) -> str | None:
     phrase = _after_phrase(text)
     if phrase is not None:
         return phrase
+    option = _OPTION.findall(text)
+    if option:
+        return str(option[-1])
     text = _TITLE.sub(lambda m: "" if _is_heading(m[1], "") else m[1], text)
     if re.fullmatch(r"\s*(?:[a-zA-Z]{2,20}|\(?[A-Z]\)?)\s*\.?\s*", text):
         return text

@@ -18,7 +18,7 @@ from rlpost.reward.math.extract import final_answer, reference_answer
 from rlpost.reward.math.values import Quantity, Relation, Value, Words, is_words, read, tidy, words_key
 
 _CHOICE = re.compile(r"\(?(?:\\text\s*\{)?\s*\(?([A-Z])\s*[).:]?\s*\}?\)?")
-_CHOSEN = re.compile(r"(?:\\text\s*\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|$)(?!\s*(?:[-+*/^_=<>,;|&]|\\(?:or|and|sep|cdot|times)))")
+_CHOSEN = re.compile(r"(?:(?:\\text\s*)?\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|$)(?!\s*(?:[-+*/^_=<>,;|&]|\\(?:or|and|sep|cdot|times)))")
 _OTHER_CHOICE = re.compile(r"\\(?:or|sep)\b|(?<![a-zA-Z])[A-Z]\s*[).:]")
 _LONGEST_REFERENCE = 1500
 _MOST_WORDS = 30
@@ -114,6 +114,13 @@ def _bare(text: str) -> str:
 def _name(one: _Read) -> str:
     """The same for equal answers as far as that is cheap: fractions for decimals, words without case."""
     value = one.readings[0]
+    try:
+        return _value_name(value)
+    except ValueError:  # an integer too long to be written out
+        return one.text
+
+
+def _value_name(value: Value) -> str:
     if isinstance(value, Relation) and value.name:
         value = value.right
     if isinstance(value, Quantity) and not value.percent:

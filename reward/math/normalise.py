@@ -14,7 +14,7 @@ _SYMBOLS = {
     "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\R ",
     "ℤ": r"\Z ", "ℚ": r"\Q ", "ℕ": r"\N ", "ℂ": r"\C ", "°": r"\degree ", "º": r"\degree ", "…": r"\ldots ", "′": "'",
     "″": "''", "’": "'", "∠": r"\angle ", "△": r"\triangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
-    "⌉": r"\rceil ", "∶": ":", "，": ",", "：": ":", "∖": r"\setminus ", "∨": r"\or ", "∧": r"\and ", "€": r"\euro ",
+    "⌉": r"\rceil ", "∶": ":", "，": ",", "：": ":", "∖": r"\setminus ", "∨": r"\or ", "∧": r"\and ", "€": r"\euro ", "¢": r"\cents ",
     "£": r"\pounds ", "¥": r"\yen ", "₹": r"\rupees ", "￥": r"\yen ", "∣": "|", "⟨": r"\langle ", "⟩": r"\rangle ",
     "％": "%", "Å": r"\AA ", "µ": r"\mu ",
 }  # fmt: skip
@@ -69,7 +69,7 @@ _WHOLE_OVER = re.compile(r"([^{}]*)\\over(?![a-z])([^{}]*)")
 _WRITTEN_HALF = re.compile(r"\^\{?(\d+)\}?/_\{?(\d+)\}?")
 _CHOOSE = re.compile(r"(?:\{\s*\})?[_^]\{?(\d+)\}?\s*(?:\\text\s*)?\{?C\}?\s*_\{?(\d+)\}?|(?<![\w.}])(\d+)C(\d+)(?!\w)")
 _PERIOD = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?!\s*[\w(\\^]))")
-_DOTTED = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d{1,6}?)\3{2,}(?:\.\.\.|\\ldots)")
+_DOTTED = re.compile(r"(?<![\d.])(\d{0,30})\.(\d{0,20}?)(\d{1,6}?)\3{2,}(?:\.\.\.|\\ldots)")
 _PYTHON = re.compile(r"\b(?:np|numpy|math|sympy|sp)\.(?=[a-z])")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"\b(and|or)\b")

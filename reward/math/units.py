@@ -28,7 +28,7 @@ _NAMES = {
     "ms": "millisecond milliseconds", "ha": "hectare hectares", "F": "", "T": "tesla", "Gyr": "", "amu": "",
 }  # fmt: skip
 _ALIASES = {alias: name for name, aliases in _NAMES.items() for alias in (name, *aliases.split())}
-_SIGNS = {r"\usd": "usd", r"\euro": "euro", r"\pounds": "pounds", r"\yen": "yen", r"\rupees": "rupees", r"\AA": "AA"}
+_SIGNS = {r"\usd": "usd", r"\euro": "euro", r"\pounds": "pounds", r"\yen": "yen", r"\cents": "cent", r"\rupees": "rupees", r"\AA": "AA"}
 _SIGNS[r"\degree"] = "deg"
 _AMOUNTS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _NOT_UNITS = frozenset(
@@ -37,7 +37,7 @@ _NOT_UNITS = frozenset(
 )
 _BARE = "|".join(sorted((name for name in _ALIASES if len(name) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
-_WORD = rf"\\text\s*\{{[^{{}}]*\}}|\\usd|\\euro|\\pounds|\\yen|\\rupees|\\AA|\\mu|\\degree\s*[CF]?(?![a-zA-Z])|(?<![a-zA-Z\\])(?:{_BARE})(?![a-zA-Z])\.?"
+_WORD = rf"\\text\s*\{{[^{{}}]*\}}|\\usd|\\euro|\\pounds|\\yen|\\rupees|\\cents|\\AA|\\mu|\\degree\s*[CF]?(?![a-zA-Z])|(?<![a-zA-Z\\])(?:{_BARE})(?![a-zA-Z])\.?"
 _LETTER = r"(?<=[\s/])[mgsAVNJWKCFLlhdT](?![a-zA-Z_(])"
 _TAIL = re.compile(rf"(?:\s*(?:{_WORD}|{_LETTER}){_POWER}|\s*/|\s*\\cdot|\s*(?<![a-zA-Z])per(?![a-zA-Z])|\s*\b(?:sq|square|cubic)\b\.?)+$")
 _FRONT = re.compile(r"^([-+]?)\s*(?:[A-Z]{1,2}\s*)?(\\usd|\\euro|\\pounds|\\yen|\\rupees|(?:Rs|USD|EUR)\.?)\s*([-+]?)\s*(?=[\d.\\(])")

@@ -106,7 +106,8 @@ _INDEX = r"(?:_(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\w|\\[a-z]+)|\^\{?(?:\*|'+)\}?
 _MARKED = r"\\(?:vec|hat|bar|overline|dot|ddot|tilde|mathcal|overrightarrow|widehat|triangle|angle|arc)\s*(?:\{[^{}]*\}|[a-zA-Z]{1,4})"
 _NAME = re.compile(
     rf"(?:{_LETTER}{_INDEX}|{_MARKED}{_INDEX}"  # x, x_1, y', \vec{{v}}
-    rf"|{_LETTER}{_INDEX}\s*\((?:[^()]|\([^()]*\))*\)"  # f(x), P(A)
+    r"|(?:\\mathbb\s*\{?[EP]\}?|E|(?:\\text\s*\{)?Var\}?)\s*[\[(].*[\])]"
+    rf"|{_LETTER}{_INDEX}(?:\^\{{?-1\}}?)?\s*\((?:[^()]|\([^()]*\))*\)"  # f(x), P(A)
     rf"|\(\s*{_LETTER}{_INDEX}(?:,\s*{_LETTER}{_INDEX})+\)"  # (x, y)
     r"|(?:m\s*)?\\angle\s*[A-Z]{1,4}|\\triangle\s*[A-Z]{3}|[A-Z]{2,6}|\\overline\s*\{[A-Z]+\}|\[[A-Z]{3,}\]|\|[A-Z]{2}\||\|\\?[a-z]+\s*\{?[A-Za-z]*\}?\|(?<=\})"
     r"|\\(?:det|lim|max|min|sup|inf|gcd|deg|dim|arg|Pr|sum|prod|int|binom|tan|sin|cos|cot|sec|csc|lcm)(?![a-zA-Z]).*"
@@ -217,7 +218,7 @@ def _several(value: Value) -> tuple[Value, ...]:
 
 
 def _one(text: str, depth: int) -> Value:
-    for reader in (_matrix, _relation, _braced, _bracketed, _union, _signed_pair, _ratio, _based, _quantity):
+    for reader in (_matrix, _relation, _braced, _signed_pair, _bracketed, _union, _ratio, _based, _quantity):
         found = reader(text, depth)
         if found is not None:
             return found
@@ -428,8 +429,7 @@ def _signed_pair(text: str, depth: int) -> Value | None:
         return None
     turned = {r"\pm": ("+", "-"), r"\mp": ("-", "+")}
     both = [re.sub(r"\\pm(?![a-z])|\\mp(?![a-z])", lambda m, i=i: turned[m[0]][i], text) for i in (0, 1)]  # type: ignore[misc]
-    values = tuple(_quantity(one, depth) for one in both)
-    return None if None in values else Sequence("pm", values)  # type: ignore[arg-type]
+    return Sequence("pm", tuple(_one(one, depth + 1) for one in both)) if depth < _DEEPEST else None
 
 
 def _ratio(text: str, depth: int) -> Value | None:

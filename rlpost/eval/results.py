@@ -43,7 +43,7 @@ def summarise(samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any]:
     score, low, high = mean_interval([count / n for count in right], n)
     found: dict[str, Any] = {"score": score, "ci95": [low, high], "questions": len(groups), "n": n}
     if n > 1:
-        found |= {f"pass@{k}": _estimate([pass_at_k(n, count, k) for count in right]) for k in ks}
+        found |= {f"pass@{k}": _estimate([pass_at_k(n, count, k) for count in right], n) for k in ks}
     if n > 1 and any(sample.answer for sample in samples):
         votes = [majority([s.answer for s in group], [s.right for s in group]) for group in groups]
         found[f"majority@{n}"] = _estimate(votes)
