@@ -26,6 +26,7 @@ from rlpost.reward.math.values import (
     Value,
     Words,
     as_numbers,
+    is_numeric,
     words_key,
 )
 from rlpost.reward.math.units import same_unit
@@ -163,7 +164,7 @@ def _points(*expressions: Any) -> list[dict[Any, Any]]:
     points = []
     for number in range(_POINTS + signed):
         sign = -1 if signed and number % 2 else 1
-        points.append({name: sign * sympy.Rational(draw.randrange(10**6, 3 * 10**6), 10**6 + 3) for name in names})
+        points.append({name: sympy.Float(sign * draw.randrange(10**6, 3 * 10**6), 80) / (10**6 + 3) for name in names})
     whole = any(expression.has(sympy.factorial, sympy.binomial, sympy.floor, sympy.ceiling) for expression in expressions)
     if whole:  # formulas about counts hold for counts
         points += [{name: sympy.Integer(draw.randrange(3, 40)) for name in names} for _ in range(4)]
@@ -223,6 +224,8 @@ def _same_set(reference: Value, answer: Value) -> bool:
 
 def _same_sequence(reference: Sequence, answer: Sequence) -> bool:
     if reference.kind in _KIND_OF_LIST and answer.kind in _KIND_OF_LIST:
+        if {reference.joined, answer.joined} == {r"\and", r"\or"} and not is_numeric(*reference.items):
+            return False  # "p and q" is not "p or q", while the solutions 1 and 2 are 1 or 2
         sets = "set" in (reference.kind, answer.kind)
         return _same_members(reference.items, answer.items, sets)
     if reference.kind not in _KIND_OF_LIST and answer.kind not in _KIND_OF_LIST and reference.kind != answer.kind:

@@ -64,7 +64,7 @@ def problem(reference: str) -> str:
     if len(reference_answer(reference)) > _LONGEST_REFERENCE:
         return f"it is longer than {_LONGEST_REFERENCE} characters, and names no answer by a box, '####' or 'The answer is'"
     one = _reference(reference)
-    if not re.search(r"\w|\\", one.text):
+    if not re.search(r"\w|\\", re.sub(r"\\(?:ldots|sep)", "", one.text)):
         return "it is empty but for signs"
     if not _is_text(one):
         return ""

@@ -35,10 +35,11 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """``kind``: ``list`` or ``set``, in any order, or the two brackets, in order."""
+    """``kind``: ``list`` or ``set``, in any order, or the two brackets, in order; ``joined``: by ``and`` or ``or``."""
 
     kind: str
     items: tuple[Value, ...]
+    joined: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,8 @@ def _top(text: str, depth: int) -> Value:
     first = values[0]
     if isinstance(first, Relation) and first.name and not any(isinstance(value, Relation) for value in values[1:]):
         return Relation("=", first.left, Sequence("list", (first.right, *values[1:])), first.name)  # n = 1, 2, 3
-    return Sequence("list", tuple(values))
+    joined = signs & {r"\and", r"\or"}
+    return Sequence("list", tuple(values), joined.pop() if len(joined) == 1 else "")
 
 
 def _several(value: Value) -> tuple[Value, ...]:
@@ -261,7 +263,7 @@ def _equation(sides: list[str], depth: int) -> Value | None:
     rest = values[1:] if named else values
     if len(rest) > 1 and not _chained(rest):
         if len(sides) == 2:
-            return Relation("=", values[0], values[1]) if not _numeric(values[0], values[1]) else Words(" = ".join(sides))
+            return Relation("=", values[0], values[1]) if not is_numeric(values[0], values[1]) else Words(" = ".join(sides))
         return Words(" = ".join(sides))
     if named:
         if sides[0] == sides[-1]:
@@ -305,13 +307,13 @@ def _several_as_one(side: str, depth: int) -> Value:
     return Sequence("list", value.items) if isinstance(value, Sequence) and value.kind == "pm" else value
 
 
-def _numeric(*values: Value) -> bool:
+def is_numeric(*values: Value) -> bool:
     return all(isinstance(value, Quantity) and value.value.is_number for value in values)
 
 
 def _chained(values: list[Value]) -> bool:
     """Whether all sides of an equality are numbers and equal."""
-    if not _numeric(*values):
+    if not is_numeric(*values):
         return False
     numbers = [value.value for value in values if isinstance(value, Quantity)]
     return all(bool(abs(sympy.N(number - numbers[-1], 30)) <= abs(sympy.N(numbers[-1], 30)) * 1e-9) for number in numbers)
@@ -322,12 +324,12 @@ def _inequality(sides: list[str], signs: list[str], depth: int) -> Value | None:
     values = [_one(side, depth + 1) for side in sides]
     if len(sides) == 2 and all(isinstance(value, Quantity) for value in values):
         left, right = values
-        if _is_unknown(left) and _numeric(right):
+        if _is_unknown(left) and is_numeric(right):
             return NumberSet(_half_line(signs[0], right), sides[0])
-        if _is_unknown(right) and _numeric(left):
+        if _is_unknown(right) and is_numeric(left):
             return NumberSet(_half_line(_TURNED[signs[0]], left), sides[1])
         return Relation(signs[0], left, right)
-    if len(sides) == 3 and _is_unknown(values[1]) and _numeric(values[0], values[2]) and "!=" not in signs:
+    if len(sides) == 3 and _is_unknown(values[1]) and is_numeric(values[0], values[2]) and "!=" not in signs:
         below, above = _half_line(_TURNED[signs[0]], values[0]), _half_line(signs[1], values[2])
         return NumberSet(sympy.Intersection(below, above), sides[1])
     return None
@@ -414,7 +416,7 @@ def as_numbers(value: Value) -> Any:
         return value.numbers
     if isinstance(value, Relation) and value.sign == "=" and value.name:
         return as_numbers(value.right)
-    if not isinstance(value, Sequence) or not _numeric(*value.items):
+    if not isinstance(value, Sequence) or not is_numeric(*value.items):
         return None
     ends = [item.value for item in value.items if isinstance(item, Quantity)]
     if value.kind == "set":
