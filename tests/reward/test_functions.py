@@ -144,7 +144,7 @@ def test_built_in_names(name: str) -> None:
     ("name", "says"),
     [
         ("maths", "there is no reward function 'maths'; did you mean 'math'"),
-        ("zzz", "Built in are math, gsm8k, countdown, sudoku, code"),
+        ("zzz", "Built in are math, math_boxed, math_marked, gsm8k, countdown, sudoku, code"),
         ("rlpost.reward.countdown:nothing", "cannot be loaded: rlpost.reward.countdown has no 'nothing'"),
         ("no_such_module:f", "cannot be loaded: cannot import no_such_module"),
         ("missing.py:f", "cannot be loaded: no file missing.py"),
