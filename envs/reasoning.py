@@ -165,8 +165,8 @@ def entry_of(task: Task) -> dict[str, Any]:
     row = task.data.get("entry", task.data)
     if not isinstance(row, dict) or not {"question", "answer", "metadata"} <= row.keys():
         raise EnvError(
-            f"task '{task.id}' is no row of reasoning-gym: the columns question, answer and metadata are wanted (or all "
-            f"three in one, entry); it has: {', '.join(map(str, row)) if isinstance(row, dict) else repr(row)[:80]}"
+            f"task '{task.id}' is no row of reasoning-gym: the columns question, answer and metadata are wanted (or "
+            f"all three in one, entry); it has: {', '.join(map(str, row)) if isinstance(row, dict) else repr(row)[:80]}"
         )
     metadata = row["metadata"]
     try:

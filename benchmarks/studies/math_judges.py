@@ -5,8 +5,9 @@
 FILE is JSON lines {answer, reference, right, note}, or the project's own table (tests/reward/math_cases.py). SITE holds
 the peers, unpacked and not installed, as their pins clash with ours:
 ``pip install --no-deps --target SITE lighteval verl evalscope==0.17.0 pylatexenc word2number``. That evalscope holds
-Qwen2.5-Math's grader, which is no package of its own. With ``--old``, a checkout whose judge is to be timed against this
-one's in turns on GSM8K's and MATH-500's references, right and wrong. Writes math_judges.json and math_judges.md.
+Qwen2.5-Math's grader, which is no package of its own; lighteval also wants latex2sympy2_extended==1.0.6, so that it is
+run by itself: that version first on PYTHONPATH, ``--judges lighteval``. With ``--old``, a checkout whose judge is to be timed against
+this one's in turns on GSM8K's and MATH-500's references, right and wrong. Writes math_judges.json and math_judges.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, action="append")
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--judges", default="", help="only those whose name contains this")
     parser.add_argument("--old", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -45,7 +47,7 @@ def main() -> None:
     if given.time_only:
         print(json.dumps(_speed(given.data)))
         return
-    found = {path.name: _agreement(_rows(path), given.peers) for path in given.rows}
+    found = {path.name: _agreement(_rows(path), given.peers, given.judges) for path in given.rows}
     speeds = _compare_speed(given) if given.old and given.data else {}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "math_judges.json").write_text(json.dumps({"rows": found, "answers_per_s": speeds}, indent=1))
@@ -63,10 +65,10 @@ def _rows(path: Path) -> list[Row]:
     return [(row["answer"], row["reference"], row["right"]) for row in binding]
 
 
-def _agreement(rows: list[Row], site: Path | None) -> dict[str, Any]:
+def _agreement(rows: list[Row], site: Path | None, only: str) -> dict[str, Any]:
     found = {}
     for name, build in _JUDGES.items():
-        if name != "rlpost" and site is None:
+        if only not in name or (name != "rlpost" and site is None):
             continue
         try:
             judge = build(str(site))

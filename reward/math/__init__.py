@@ -58,8 +58,8 @@ def check_gsm8k(tasks: Sequence[Mapping[str, Any]]) -> None:
 def score(completion: str, task: Mapping[str, Any]) -> Score:
     """1 where the completion comes to the reference in column ``answer`` (or else ``solution``), 0 elsewhere.
 
-    ``parts``: ``unjudged`` is 1 where judging was given up; ``as_text`` is there, and 1, where the reference could not be
-    read as mathematics and was compared as a text.
+    ``parts``: ``unjudged`` is 1 where judging was given up; ``as_text`` is there, and 1, where the reference could not
+    be read as mathematics and was compared as a text.
 
     Raises:
         RewardError: neither column is there, or holds a reference.
@@ -117,8 +117,8 @@ def _refuse(rows: Sequence[tuple[str, ...]]) -> None:
     if bad:
         number, text, why = bad[0]
         raise RewardError(
-            f"row {number}: no answer can be judged by the reference {text[:200]!r}: {why} ({len(bad)} of {len(rows)} rows "
-            "are like this; leave them out, or name the column that holds the answer 'answer')"
+            f"row {number}: no answer can be judged by the reference {text[:200]!r}: {why} ({len(bad)} of {len(rows)} "
+            "rows are like this; leave them out, or name the column that holds the answer 'answer')"
         )
 
 

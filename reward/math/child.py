@@ -30,7 +30,8 @@ def verdict(answer, references, mode):
 assert judge(r"\boxed{{\frac12}}", ("0.5",)).right and judge("It is 7.", ("7",)).right
 assert judge(r"\boxed{{x + 1}}", ("1 + x",)).right and not judge("#### 3", ("4",)).right
 import latex2sympy2_extended
-assert str(latex2sympy2_extended.latex2sympy(r"\sum_{{k=1}}^n k")) == "Sum(k, (k, 1, n))", "its LaTeX parser does not work"
+total = latex2sympy2_extended.latex2sympy(r"\sum_{{k=1}}^n k")
+assert str(total) == "Sum(k, (k, 1, n))", "math-verify's LaTeX parser does not work"
 """
 _log = logging.getLogger(__name__)
 

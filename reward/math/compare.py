@@ -15,6 +15,7 @@ from typing import Any
 
 import sympy
 
+from rlpost.reward.math.units import same_unit
 from rlpost.reward.math.values import (
     Based,
     Matrix,
@@ -29,7 +30,6 @@ from rlpost.reward.math.values import (
     is_numeric,
     words_key,
 )
-from rlpost.reward.math.units import same_unit
 
 TOLERANCE = sympy.Rational(1, 10**4)
 DIGITS_TOLERANCE = sympy.Rational(1, 10**8)
@@ -55,7 +55,9 @@ def same(reference: Value, answer: Value) -> bool:
         return _same_sequence(reference, answer)
     if isinstance(reference, Matrix) and isinstance(answer, Matrix):
         return [len(row) for row in reference.rows] == [len(row) for row in answer.rows] and all(
-            same(a, b) for first, second in zip(reference.rows, answer.rows, strict=True) for a, b in zip(first, second, strict=True)
+            same(a, b)
+            for first, second in zip(reference.rows, answer.rows, strict=True)
+            for a, b in zip(first, second, strict=True)
         )
     if isinstance(reference, Based) and isinstance(answer, Based):
         return reference == answer
@@ -111,11 +113,17 @@ def _same_quantity(reference: Quantity, answer: Quantity) -> bool:
     ):
         return False
     if reference.letter and answer.unit != reference.unit:  # it may be a variable
-        return not answer.unit and same_number(reference.value * sympy.Symbol(reference.unit), answer.value, False, False)
+        return not answer.unit and same_number(
+            reference.value * sympy.Symbol(reference.unit), answer.value, False, False
+        )
     if answer.letter and not reference.value.is_number:
         return same_number(reference.value, answer.value * sympy.Symbol(answer.unit), False, False)
-    factors = {(True, False): (1, 100), (False, True): (1, sympy.Rational(1, 100))}.get((reference.percent, answer.percent), (1,))
-    return any(same_number(reference.value, answer.value * factor, reference.decimal, answer.decimal) for factor in factors)
+    factors = {(True, False): (1, 100), (False, True): (1, sympy.Rational(1, 100))}.get(
+        (reference.percent, answer.percent), (1,)
+    )
+    return any(
+        same_number(reference.value, answer.value * factor, reference.decimal, answer.decimal) for factor in factors
+    )
 
 
 def same_number(reference: Any, answer: Any, reference_decimal: bool, answer_decimal: bool) -> bool:
@@ -129,7 +137,11 @@ def same_number(reference: Any, answer: Any, reference_decimal: bool, answer_dec
         return bool(endless) and answer_decimal and _within(reference, answer, DIGITS_TOLERANCE)
     if reference.free_symbols != answer.free_symbols and not (reference.free_symbols and answer.free_symbols):
         return False
-    if reference.is_number and answer.is_number and (reference_decimal or (answer_decimal and not reference.is_Rational)):
+    if (
+        reference.is_number
+        and answer.is_number
+        and (reference_decimal or (answer_decimal and not reference.is_Rational))
+    ):
         limit = TOLERANCE if reference_decimal else DIGITS_TOLERANCE
         first, second = _value(reference, {}), _value(answer, {})
         return first is not None and second is not None and _within(first, second, limit)
@@ -165,7 +177,9 @@ def _points(*expressions: Any) -> list[dict[Any, Any]]:
     for number in range(_POINTS + signed):
         sign = -1 if signed and number % 2 else 1
         points.append({name: sympy.Float(sign * draw.randrange(10**6, 3 * 10**6), 80) / (10**6 + 3) for name in names})
-    whole = any(expression.has(sympy.factorial, sympy.binomial, sympy.floor, sympy.ceiling) for expression in expressions)
+    whole = any(
+        expression.has(sympy.factorial, sympy.binomial, sympy.floor, sympy.ceiling) for expression in expressions
+    )
     if whole:  # formulas about counts hold for counts
         points += [{name: sympy.Integer(draw.randrange(3, 40)) for name in names} for _ in range(4)]
     return points

@@ -37,8 +37,49 @@ _CALCULUS = frozenset({r"\sum", r"\prod", r"\int", r"\lim", r"\iint", r"\oint"})
 _DECORATED = frozenset({"vec", "hat", "bar", "overline", "dot", "ddot", "tilde", "mathcal", "widehat", "mathscr"})
 _GROUPS = {"(": ")", "[": "]", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lbrace": r"\rbrace"}
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar AA angle triangle Omega nabla partial".split()
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "hbar",
+        "AA",
+        "angle",
+        "triangle",
+        "Omega",
+        "nabla",
+        "partial",
+    ]
 )
 _APPLIED = frozenset("fghFGH")
 _DIFFERENTIAL = re.compile(r"\\?(?:d|partial)")
@@ -84,7 +125,8 @@ def _by_library(text: str) -> Any:
 
 
 def _tokens(text: str) -> list[str]:
-    tokens, at = [], 0
+    tokens: list[str] = []
+    at = 0
     text = text.strip()
     while at < len(text):
         match = _TOKEN.match(text, at)
@@ -257,7 +299,9 @@ class _Reader:
         if token in ("pi", "inf", "infinity"):
             return sympy.pi if token == "pi" else sympy.oo
         if token in ("sqrt", "cbrt"):
-            return _power(self.bracketed() if self.peek() == "(" else self.argument(), Rational(1, 2 + (token == "cbrt")))
+            return _power(
+                self.bracketed() if self.peek() == "(" else self.argument(), Rational(1, 2 + (token == "cbrt"))
+            )
         if token in _FUNCTIONS:
             return self.function(token)
         if token == "factorial":
@@ -366,7 +410,8 @@ class _Reader:
         """The text of a group or of one token, unread."""
         if self.peek() != "{":
             return self.take().strip()
-        depth, words = 0, []
+        depth = 0
+        words: list[str] = []
         while True:
             token = self.take()
             depth += (token == "{") - (token == "}")
@@ -376,7 +421,10 @@ class _Reader:
 
 
 _MULTIPLIES = (
-    frozenset({"frac", "sqrt", "binom", "pi", "infty", "text", "lfloor", "lceil"}) | _GREEK | _DECORATED | set(_FUNCTIONS)
+    frozenset({"frac", "sqrt", "binom", "pi", "infty", "text", "lfloor", "lceil"})
+    | _GREEK
+    | _DECORATED
+    | set(_FUNCTIONS)
 )
 
 

@@ -11,6 +11,8 @@ In what follows the last ``</think>`` (nothing, where thinking began and did not
 Left out: what the answer means (``values``).
 """
 
+# ruff: noqa: RUF001 - signs that look alike are told apart here on purpose
+
 from __future__ import annotations
 
 import re
@@ -25,28 +27,46 @@ _THINKING = re.compile(rf"<(?:{_THINK})>|\[THINK\]|<\|begin_of_thought\|>|◁thi
 _BRACE = re.compile(r"\\?\\?(?:framebox|fbox|boxed)\s*\{|\\\\|\\[{}]|[{}]")
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$\\.,;]+)")
 _JOIN = re.compile(
-    r"(?:\n\s*(?:[-•]|\(?(?:\d|[ivx]{1,3}|[a-d])[.)])\s|[\s$,;&*]|\\\(|\\\)|\\\[|\\\]|\\\\|\\,|\\;|\\ |\\quad|\\qquad|\\?text\s*\{\s*(?:and|or|,)*\s*\}|\b(?:and|or|as well as|also)\b"
+    r"(?:\n\s*(?:[-•]|\(?(?:\d|[ivx]{1,3}|[a-d])[.)])\s|[\s$,;&*]"
+    r"|\\\(|\\\)|\\\[|\\\]|\\\\|\\,|\\;|\\ |\\quad|\\qquad|\\?text\s*\{\s*(?:and|or|,)*\s*\}"
+    r"|\b(?:and|or|as well as|also)\b"
     r"|\\(?:land|lor|wedge|vee)|[a-zA-Z](?:_\{?\w+\}?)?\s*=(?=\s*$))*"
 )
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t>*_]*####(?!#)[ \t]*(.*)$", re.MULTILINE)
 _LABEL = re.compile(r"^[\s*_:=]*(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?)?[\s*_:=]*(?=\S)", re.IGNORECASE)
-_HEADING = re.compile(r"^\**\s*(?:(?:step|case|part|method|check|solution|note|question|problem|example)\b|\(?[\da-zA-Z]{1,2}[.):]\s+\S*[a-zA-Z]{2})", re.IGNORECASE)
-_PHRASE = re.compile(
-    r"(?:\b(?:answers?|(?:correct|right|best)\s+(?:option|choice|solution|value))\b(?:\s+(?:to|for|of)\s[^.\n:]{0,80}?)?[*_\s\"'`]*"
-    r"(?::|=|\b(?:is|are|was|equals|would\s+be|will\s+be|must\s+be|should\s+be|comes\s+(?:out\s+)?to)\b\s*:?)|\bfinal\s+answers?\b[*_ ]*(?=\n))[*_ ]*",
+_HEADING = re.compile(
+    r"^\**\s*(?:(?:step|case|part|method|check|solution|note|question|problem|example)\b|\(?[\da-zA-Z]{1,2}[.):]\s+\S*[a-zA-Z]{2})",
     re.IGNORECASE,
 )
-_FILLER = re.compile(r"^(?:therefore|thus|simply|just|approximately|about|exactly|indeed|then|hence|clearly|given by|equal to|option(?=\s+\(?[A-Z]\b)|choice(?=\s+\(?[A-Z]\b)|:|,|\s)+", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:\b(?:answers?|(?:correct|right|best)\s+(?:option|choice|solution|value))\b(?:\s+(?:to|for|of)\s[^.\n:]{0,80}?)?[*_\s\"'`]*"
+    r"(?::|=|\b(?:is|are|was|equals|would\s+be|will\s+be|must\s+be|should\s+be|comes\s+(?:out\s+)?to)\b\s*:?)"
+    r"|\bfinal\s+answers?\b[*_ ]*(?=\n))[*_ ]*",
+    re.IGNORECASE,
+)
+_FILLER = re.compile(
+    r"^(?:therefore|thus|simply|just|approximately|about|exactly|indeed|then|hence|clearly|given by|equal to"
+    r"|option(?=\s+\(?[A-Z]\b)|choice(?=\s+\(?[A-Z]\b)|:|,|\s)+",
+    re.IGNORECASE,
+)
 _END = re.compile(
     r"\.(?=\s|$)(?<!sq\.)(?<!in\.\s)|!(?=\s+[A-Z]|\s*$)|\n|,\s+(?:it|this|that|we)\b|,?\s+(?:because|since|as\s+(?:we|the|it|this)|which|so|where|but|given\s+that|when|after|,?\s*not)\b|;\s+[a-z]"
 )
-_PAREN = re.compile(r"\s+\((?![^()]*\b(?:or|not|maybe|perhaps|possibly|else)\b)(?:(?=[^()]*[a-zA-Z]{3})[^()\d]*|[^()]*=[^()]*)\)\s*\.?$")
+_PAREN = re.compile(
+    r"\s+\((?![^()]*\b(?:or|not|maybe|perhaps|possibly|else)\b)(?:(?=[^()]*[a-zA-Z]{3})[^()\d]*|[^()]*=[^()]*)\)\s*\.?$"
+)
 _DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
-_LATEX = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$])([^$\n]+?)(?<![\s\\])\$(?!\d)", re.DOTALL)
+_LATEX = re.compile(
+    r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$])([^$\n]+?)(?<![\s\\])\$(?!\d)", re.DOTALL
+)
 _BOLD = re.compile(r"\*\*([^*\n]+?)\*\*|(?<![\w_])__([^_\n]+?)__|`([^`\n]+?)`")
 _PROSE = re.compile(r"(?<!\\)\b(?!(?:and|or|sin|cos|tan|log|sqrt|frac|text|pi)\b)[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
-_NUMBER = r"(?:(?<![\w.)\]])[-+−])?(?:\\?[$€£¥₹]\s?)?(?:\d+(?:,\d+)*(?:\.\d+)?[½¼¾⅓⅔⅕⅛]?|\.\d+|[½¼¾⅓⅔⅕⅛])(?:[eE][-+]?\d+)?(?:\s?\\?%|[a-zA-Z]+(?:\^\d)?)?"
+_NUMBER = (
+    r"(?:(?<![\w.)\]])[-+−])?(?:\\?[$€£¥₹]\s?)?"
+    r"(?:\d+(?:,\d+)*(?:\.\d+)?[½¼¾⅓⅔⅕⅛]?|\.\d+|[½¼¾⅓⅔⅕⅛])"
+    r"(?:[eE][-+]?\d+)?(?:\s?\\?%|[a-zA-Z]+(?:\^\d)?)?"
+)
 _RUN = re.compile(
     rf"{_NUMBER}(?:\s*(?:[-+−–*/×·÷=^:,;]|\band\b|\bor\b|\bto\b)+\s*{_NUMBER}|\s+{_NUMBER})*"
     r"(?:\s+(?:hundred|thousand|million|billion|trillion|percent|per cent)\b)?"
@@ -74,7 +94,7 @@ def final_answer(text: str, mode: str = "any") -> str | None:
 
 
 def reference_answer(text: str) -> str:
-    """What a reference comes to: it may be the answer, or a solution that ends in a box, ``####``, a tag or a phrase."""
+    """What a reference comes to: the answer, or a solution that ends in a box, ``####``, a tag or a phrase."""
     found = boxed(text)
     if found is not None:
         return found
@@ -154,9 +174,17 @@ def marked(text: str, strict: bool = False) -> str | None:
 
 def _is_heading(line: str, rest: str) -> bool:
     """Whether the line heads what follows: a numbered or named step, or words with more text below."""
-    if re.fullmatch(r"(?:the\s+)?(?:final\s+)?answer\W*", line, re.IGNORECASE) or _HEADING.match(line) or line.endswith(":"):
+    if (
+        re.fullmatch(r"(?:the\s+)?(?:final\s+)?answer\W*", line, re.IGNORECASE)
+        or _HEADING.match(line)
+        or line.endswith(":")
+    ):
         return True
-    return bool(rest) and not re.search(r"\d|\\|[^a-zA-Z]$|^[a-zA-Z]$|=", line) and not re.fullmatch(r"\(?[A-Z]\)?\.?", line)
+    return (
+        bool(rest)
+        and not re.search(r"\d|\\|[^a-zA-Z]$|^[a-zA-Z]$|=", line)
+        and not re.fullmatch(r"\(?[A-Z]\)?\.?", line)
+    )
 
 
 def _unmarked(text: str) -> str | None:
@@ -186,7 +214,11 @@ def _after_phrase(text: str) -> str | None:
         said = said.removesuffix("**") if said.endswith("**") else said.replace("**", "")
     if not said:
         return None
-    if _PROSE.search(re.sub(r"\\text\s*\{[^{}]*\}", "", said)) and re.search(r"\d", said) and not re.search(r"\b(?:not|n't)\b", said):
+    if (
+        _PROSE.search(re.sub(r"\\text\s*\{[^{}]*\}", "", said))
+        and re.search(r"\d", said)
+        and not re.search(r"\b(?:not|n't)\b", said)
+    ):
         runs = _values(said)
         return runs[0][2] if len(runs) == 1 else said
     return said
@@ -232,4 +264,6 @@ def _values(text: str) -> list[tuple[int, int, str]]:
 def _may_be_value(text: str, latex: bool) -> bool:
     if _PROSE.search(re.sub(r"\\text\s*\{[^{}]*\}", "", text)):
         return False
-    return latex or bool(re.search(r"\d|\\", text) and not re.fullmatch(r"\s*\(?\d{1,2}[.):]\s*", text) and not _HEADING.match(text))
+    return latex or bool(
+        re.search(r"\d|\\", text) and not re.fullmatch(r"\s*\(?\d{1,2}[.):]\s*", text) and not _HEADING.match(text)
+    )

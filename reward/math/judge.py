@@ -18,7 +18,9 @@ from rlpost.reward.math.extract import final_answer, reference_answer
 from rlpost.reward.math.values import Quantity, Relation, Value, Words, is_words, read, tidy, words_key
 
 _CHOICE = re.compile(r"\(?(?:\\text\s*\{)?\s*\(?([A-Z])\s*[).:]?\s*\}?\)?")
-_CHOSEN = re.compile(r"(?:(?:\\text\s*)?\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|$)(?!\s*(?:[-+*/^_=<>,;|&]|\\(?:or|and|sep|cdot|times)))")
+_CHOSEN = re.compile(
+    r"(?:(?:\\text\s*)?\{)?\s*(?:\(([A-Z])\)|([A-Z])\s*[).:])(?:\s*\}|\s|$)(?!\s*(?:[-+*/^_=<>,;|&]|\\(?:or|and|sep|cdot|times)))"
+)
 _OTHER_CHOICE = re.compile(r"\\(?:or|sep)\b|(?<![a-zA-Z])[A-Z]\s*[).:]")
 _LONGEST_REFERENCE = 1500
 _MOST_WORDS = 30
@@ -62,7 +64,7 @@ def judge(answer: str, references: tuple[str, ...], mode: str = "any") -> Verdic
 def problem(reference: str) -> str:
     """Why nothing can be judged by this reference; empty where all is well."""
     if len(reference_answer(reference)) > _LONGEST_REFERENCE:
-        return f"it is longer than {_LONGEST_REFERENCE} characters, and names no answer by a box, '####' or 'The answer is'"
+        return f"it has over {_LONGEST_REFERENCE} characters, and names no answer by a box, '####' or 'The answer is'"
     one = _reference(reference)
     if not re.search(r"\w|\\", re.sub(r"\\(?:ldots|sep)", "", one.text)):
         return "it is empty but for signs"
@@ -84,7 +86,7 @@ def _reference(text: str) -> _Read:
 
 
 def _read(text: str) -> _Read:
-    return _Read(tidy(text[:2 * _LONGEST_REFERENCE]), tuple(read(text)))
+    return _Read(tidy(text[: 2 * _LONGEST_REFERENCE]), tuple(read(text)))
 
 
 def _is_text(one: _Read) -> bool:

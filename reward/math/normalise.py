@@ -4,6 +4,8 @@ What comes out is a small LaTeX: ``\frac``, ``\sqrt``, ``\text{words}``, ``\lbra
 ``\and``, ``\or``, ``\sep`` (wide space or line break), no ``$``, no sizes, one space at most. Left out: meaning.
 """
 
+# ruff: noqa: RUF001 - signs that look alike are told apart here on purpose
+
 from __future__ import annotations
 
 import re
@@ -14,15 +16,51 @@ _SYMBOLS = {
     "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\R ",
     "ℤ": r"\Z ", "ℚ": r"\Q ", "ℕ": r"\N ", "ℂ": r"\C ", "°": r"\degree ", "º": r"\degree ", "…": r"\ldots ", "′": "'",
     "″": "''", "’": "'", "∠": r"\angle ", "△": r"\triangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
-    "⌉": r"\rceil ", "∶": ":", "，": ",", "：": ":", "∖": r"\setminus ", "∨": r"\or ", "∧": r"\and ", "€": r"\euro ", "¢": r"\cents ",
-    "£": r"\pounds ", "¥": r"\yen ", "₹": r"\rupees ", "￥": r"\yen ", "∣": "|", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "⌉": r"\rceil ", "∶": ":", "，": ",", "：": ":", "∖": r"\setminus ", "∨": r"\or ", "∧": r"\and ", "€": r"\euro ",
+    "¢": r"\cents ",    "£": r"\pounds ", "¥": r"\yen ", "₹": r"\rupees ", "￥": r"\yen ", "∣": "|",
+    "⟨": r"\langle ", "⟩": r"\rangle ",
     "％": "%", "Å": r"\AA ", "µ": r"\mu ",
 }  # fmt: skip
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϵ",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
-        "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi epsilon".split(),
+        [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+            "pi",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+            "Gamma",
+            "Delta",
+            "Theta",
+            "Lambda",
+            "Xi",
+            "Pi",
+            "Sigma",
+            "Phi",
+            "Psi",
+            "Omega",
+            "phi",
+            "epsilon",
+        ],
         strict=True,
     )
 )
@@ -31,10 +69,13 @@ _FRACTIONS |= {"⅙": "16", "⅚": "56", "⅛": "18", "⅜": "38", "⅝": "58", 
 _TABLE = str.maketrans(
     _SYMBOLS
     | {letter: f"\\{name} " for letter, name in _GREEK.items()}
-    | {sign: rf"\frac{{{over}}}{{{under}}}" for sign, (over, under) in _FRACTIONS.items()}
+    | {
+        sign: rf"\frac{{{over}}}{{{under}}}"
+        for sign, over, under in ((sign, both[0], both[1]) for sign, both in _FRACTIONS.items())
+    }
     | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
-    | {space: " " for space in "\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000\t\n\r"}
-    | {nothing: "" for nothing in "\u200b\u200c\u200d\u2060\ufeff\u2061\u2062"}
+    | dict.fromkeys("\xa0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000\t\n\r", " ")
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062", "")
 )
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -128,7 +169,9 @@ def _fractions(text: str) -> str:
                 break
         whole = _WHOLE_OVER.fullmatch(text)
         text = rf"\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
-    text = _CHOOSE.sub(lambda m: rf"\binom{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", _WRITTEN_HALF.sub(r"\\frac{\1}{\2}", text))
+    text = _CHOOSE.sub(
+        lambda m: rf"\binom{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", _WRITTEN_HALF.sub(r"\\frac{\1}{\2}", text)
+    )
     return _DOTTED.sub(lambda m: _repeating(m[1], m[2], m[3]), _PERIOD.sub(_period, text))
 
 

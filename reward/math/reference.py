@@ -57,8 +57,8 @@ def accepted(value: Any, where: str = "the reference") -> tuple[str, ...]:
         whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
         return (str(int(value)) if whole else str(value),)  # type: ignore[call-overload]
     raise RewardError(
-        f"{where} is a {type(value).__name__}, which is no answer: {value!r:.80}. A text, a number or a list of accepted "
-        "ones is wanted"
+        f"{where} is a {type(value).__name__}, which is no answer: {value!r:.80}. A text, a number or a list of "
+        "accepted ones is wanted"
     )
 
 

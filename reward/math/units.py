@@ -12,11 +12,13 @@ _NAMES = {
     "m": "meter meters metre metres", "cm": "centimeter centimeters centimetre centimetres cms",
     "mm": "millimeter millimeters millimetre millimetres", "km": "kilometer kilometers kilometre kilometres kms",
     "nm": "nanometer nanometers", "in": "inch inches ins", "ft": "foot feet", "yd": "yard yards yds",
-    "mi": "mile miles", "g": "gram grams gm gms", "kg": "kilogram kilograms kgs kilo kilos", "mg": "milligram milligrams",
+    "mi": "mile miles", "g": "gram grams gm gms", "kg": "kilogram kilograms kgs kilo kilos",
+    "mg": "milligram milligrams",
     "lb": "pound pounds lbs", "oz": "ounce ounces", "t": "ton tons tonne tonnes", "s": "sec secs second seconds",
     "min": "minute minutes mins", "h": "hr hrs hour hours", "d": "day days", "wk": "week weeks",
     "mo": "month months", "yr": "year years yrs", "L": "l liter liters litre litres", "mL": "ml milliliter milliliters",
-    "N": "newton newtons", "J": "joule joules", "kJ": "kilojoule kilojoules", "W": "watt watts", "kW": "kilowatt kilowatts",
+    "N": "newton newtons", "J": "joule joules", "kJ": "kilojoule kilojoules", "W": "watt watts", 
+    "kW": "kilowatt kilowatts",
     "V": "volt volts", "A": "amp amps ampere amperes", "C": "coulomb coulombs", "Hz": "hertz", "Pa": "pascal pascals",
     "K": "kelvin kelvins", "mol": "mole moles mols", "deg": "degree degrees", "degC": "celsius centigrade",
     "degF": "fahrenheit", "rad": "radian radians", "arcsec": "arcsecond arcseconds arcsecs", "eV": "electronvolt",
@@ -24,23 +26,80 @@ _NAMES = {
     "rupees": "Rs rs rupee inr", "unit": "units", "mph": "", "kph": "kmh", "AA": "angstrom angstroms", "ohm": "ohms",
     "cal": "calorie calories", "kcal": "", "MeV": "", "keV": "", "GeV": "", "kPa": "", "atm": "", "erg": "ergs",
     "pc": "parsec parsecs", "kmol": "", "gal": "gallon gallons", "pt": "pint pints", "qt": "quart quarts",
-    "cup": "cups", "acre": "acres", "pm": "PM", "am": "AM", "MW": "", "MHz": "", "kHz": "", "GHz": "", "dm": "", "um": "",
+    "cup": "cups", "acre": "acres", "pm": "PM", "am": "AM", "MW": "", "MHz": "", "kHz": "", "GHz": "", 
+    "dm": "", "um": "",
     "ms": "millisecond milliseconds", "ha": "hectare hectares", "F": "", "T": "tesla", "Gyr": "", "amu": "",
 }  # fmt: skip
 _ALIASES = {alias: name for name, aliases in _NAMES.items() for alias in (name, *aliases.split())}
-_SIGNS = {r"\usd": "usd", r"\euro": "euro", r"\pounds": "pounds", r"\yen": "yen", r"\cents": "cent", r"\rupees": "rupees", r"\AA": "AA"}
+_SIGNS = {
+    r"\usd": "usd",
+    r"\euro": "euro",
+    r"\pounds": "pounds",
+    r"\yen": "yen",
+    r"\cents": "cent",
+    r"\rupees": "rupees",
+    r"\AA": "AA",
+}
 _SIGNS[r"\degree"] = "deg"
 _AMOUNTS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _NOT_UNITS = frozenset(
-    "if when for or and not to no than then but less about least most plus minus times over is are was were wrong "
-    "mod modulo through versus vs where with otherwise else except between either maybe nor unless without of".split()
+    [
+        "if",
+        "when",
+        "for",
+        "or",
+        "and",
+        "not",
+        "to",
+        "no",
+        "than",
+        "then",
+        "but",
+        "less",
+        "about",
+        "least",
+        "most",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "is",
+        "are",
+        "was",
+        "were",
+        "wrong",
+        "mod",
+        "modulo",
+        "through",
+        "versus",
+        "vs",
+        "where",
+        "with",
+        "otherwise",
+        "else",
+        "except",
+        "between",
+        "either",
+        "maybe",
+        "nor",
+        "unless",
+        "without",
+        "of",
+    ]
 )
 _BARE = "|".join(sorted((name for name in _ALIASES if len(name) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
-_WORD = rf"\\text\s*\{{[^{{}}]*\}}|\\usd|\\euro|\\pounds|\\yen|\\rupees|\\cents|\\AA|\\mu|\\degree\s*[CF]?(?![a-zA-Z])|(?<![a-zA-Z\\])(?:{_BARE})(?![a-zA-Z])\.?"
+_WORD = (
+    rf"\\text\s*\{{[^{{}}]*\}}|\\usd|\\euro|\\pounds|\\yen|\\rupees|\\cents|\\AA|\\mu"
+    rf"|\\degree\s*[CF]?(?![a-zA-Z])|(?<![a-zA-Z\\])(?:{_BARE})(?![a-zA-Z])\.?"
+)
 _LETTER = r"(?<=[\s/])[mgsAVNJWKCFLlhdT](?![a-zA-Z_(])"
-_TAIL = re.compile(rf"(?:\s*(?:{_WORD}|{_LETTER}){_POWER}|\s*/|\s*\\cdot|\s*(?<![a-zA-Z])per(?![a-zA-Z])|\s*\b(?:sq|square|cubic)\b\.?)+$")
-_FRONT = re.compile(r"^([-+]?)\s*(?:[A-Z]{1,2}\s*)?(\\usd|\\euro|\\pounds|\\yen|\\rupees|(?:Rs|USD|EUR)\.?)\s*([-+]?)\s*(?=[\d.\\(])")
+_TAIL = re.compile(
+    rf"(?:\s*(?:{_WORD}|{_LETTER}){_POWER}|\s*/|\s*\\cdot|\s*(?<![a-zA-Z])per(?![a-zA-Z])|\s*\b(?:sq|square|cubic)\b\.?)+$"
+)
+_FRONT = re.compile(
+    r"^([-+]?)\s*(?:[A-Z]{1,2}\s*)?(\\usd|\\euro|\\pounds|\\yen|\\rupees|(?:Rs|USD|EUR)\.?)\s*([-+]?)\s*(?=[\d.\\(])"
+)
 _PLAIN_WORDS = re.compile(r"^([-+]?[\d.,/ ]*\d)\s+([a-zA-Z][a-zA-Z.\-]+(?:\s+[a-zA-Z][a-zA-Z.\-]*)*)$")
 _ORDINAL = re.compile(r"^(\d+)\s*(?:\^?\s*\{?\s*(?:\\text\s*\{)?\s*)?(?:st|nd|rd|th)\s*\}?\s*\}?$")
 _PERCENT = re.compile(r"^(.*?)\s*(?:\\%|\\text\s*\{\s*(?:percent|per cent)\s*\}|\bper\s?cent)$")
@@ -105,7 +164,11 @@ def _named(words: str) -> str:
     words = re.sub(r"\b(?:degrees?)\s+(?=(?:C|F|Celsius|Fahrenheit|celsius|fahrenheit)\b)", "deg", words)
     words = re.sub(r"\b(sq|square|squared|cubic|cubed|cu)\b\.?", lambda m: "^2" if m[1][0] == "s" else "^3", words)
     words = re.sub(r"\bper\b", "/", words)
-    words = re.sub(r"\ba\.?m\.?$", "am", re.sub(r"\bp\.?m\.?$", "pm", words.strip().lower() if re.search(r"[ap]\.m", words.lower()) else words.strip()))
+    words = re.sub(
+        r"\ba\.?m\.?$",
+        "am",
+        re.sub(r"\bp\.?m\.?$", "pm", words.strip().lower() if re.search(r"[ap]\.m", words.lower()) else words.strip()),
+    )
     found = [_alias(word) for word in re.findall(r"[a-zA-Z]+|\^\s*-?\d|/|\\mu", words)]
     powers = sorted(word for word in found if word[0] == "^")
     return "".join([*(word for word in found if word[0] != "^"), *powers])

@@ -91,20 +91,51 @@ class Words:
 
 
 Value = Quantity | Sequence | NumberSet | Matrix | Relation | Ratio | Based | Words
-_BASES = dict(zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), (*range(2, 13), 16), strict=True))
-_OPEN, _CLOSE = ("(", "[", "{", r"\lbrace", r"\langle", r"\lfloor", r"\lceil", r"\begin"), (")", "]", "}", r"\rbrace", r"\rangle", r"\rfloor", r"\rceil", r"\end")
+_BASES = dict(
+    zip(
+        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "sixteen"],
+        (*range(2, 13), 16),
+        strict=True,
+    )
+)
+_OPEN, _CLOSE = (
+    ("(", "[", "{", r"\lbrace", r"\langle", r"\lfloor", r"\lceil", r"\begin"),
+    (")", "]", "}", r"\rbrace", r"\rangle", r"\rfloor", r"\rceil", r"\end"),
+)
 _PIECE = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?: \d{3})+)(?![\d ]*\d|,\d)")
-_MATRIX = re.compile(r"[(\[|]?\s*\\begin\s*\{([bpvBV]?matrix|smallmatrix|array)\}\s*(?:\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}\s*[)\]|]?", re.DOTALL)
-_BASED = re.compile(r"\(?(?:\\text)?\{?([0-9A-Fa-f]+)\}?\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*\}?\s*)?(\d+|[a-z]+)\s*\}?\}?")
+_MATRIX = re.compile(
+    r"[(\[|]?\s*\\begin\s*\{([bpvBV]?matrix|smallmatrix|array)\}\s*(?:\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}\s*[)\]|]?",
+    re.DOTALL,
+)
+_BASED = re.compile(
+    r"\(?(?:\\text)?\{?([0-9A-Fa-f]+)\}?\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*\}?\s*)?(\d+|[a-z]+)\s*\}?\}?"
+)
 _RATIO = re.compile(r"[^:]+(?::[^:]+)+")
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::[0-5]\d)?")
-_SIGNS = {"=": "=", r"\approx": "=", r"\equiv": "=", r"\sim": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in"}
+_SIGNS = {
+    "=": "=",
+    r"\approx": "=",
+    r"\equiv": "=",
+    r"\sim": "=",
+    "<": "<",
+    ">": ">",
+    r"\le": "<=",
+    r"\ge": ">=",
+    r"\ne": "!=",
+    r"\in": "in",
+}
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_LETTER = r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|phi|psi|rho|sigma|tau|omega|eta|xi|chi|kappa|Delta|Omega|Sigma|Phi|ell|zeta))"
+_LETTER = (
+    r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|phi|psi|rho|sigma|tau|omega|eta|xi|chi|kappa"
+    r"|Delta|Omega|Sigma|Phi|ell|zeta))"
+)
 _INDEX = r"(?:_(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\w|\\[a-z]+)|\^\{?(?:\*|'+)\}?|'+|\s)*"
-_MARKED = r"\\(?:vec|hat|bar|overline|dot|ddot|tilde|mathcal|overrightarrow|widehat|triangle|angle|arc)\s*(?:\{[^{}]*\}|[a-zA-Z]{1,4})"
+_MARKED = (
+    r"\\(?:vec|hat|bar|overline|dot|ddot|tilde|mathcal|overrightarrow|widehat|triangle|angle|arc)"
+    r"\s*(?:\{[^{}]*\}|[a-zA-Z]{1,4})"
+)
 _NAME = re.compile(
     rf"(?:{_LETTER}{_INDEX}|{_MARKED}{_INDEX}"  # x, x_1, y', \vec{{v}}
     r"|(?:\\mathbb\s*\{?[EP]\}?|E|(?:\\text\s*\{)?Var\}?)\s*[\[(].*[\])]"
@@ -115,7 +146,10 @@ _NAME = re.compile(
     r"|(?:\\text\s*\{[^{}]*\}\s*)+(?:\([^()]*\)|_\{?\w+\}?)?|(?:gcd|lcm|det|Area|area)\s*\(.*\)"
     r"|\\frac\s*\{\s*(?:d|\\partial)[^{}]*\}\s*\{\s*(?:d|\\partial)[^{}]*\})"
 )
-_LABEL = re.compile(r"^(?:\\text\s*\{\s*(?:the\s+)?(?:final\s+)?answers?(?:\s+is)?\s*[:=]?\s*\}|(?:the\s+)?(?:final\s+)?answers?\s*(?:is\b|:|=))\s*:?\s*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:\\text\s*\{\s*(?:the\s+)?(?:final\s+)?answers?(?:\s+is)?\s*[:=]?\s*\}|(?:the\s+)?(?:final\s+)?answers?\s*(?:is\b|:|=))\s*:?\s*",
+    re.IGNORECASE,
+)
 _WORD_TEXT = re.compile(r"(?:\\text\s*\{[^{}]*\}|[a-zA-Z][a-zA-Z'\-]+|\d+|[-.!:()/ ]|\\(?:and|or) )+")
 
 
@@ -263,7 +297,11 @@ def _equation(sides: list[str], depth: int) -> Value | None:
     rest = values[1:] if named else values
     if len(rest) > 1 and not _chained(rest):
         if len(sides) == 2:
-            return Relation("=", values[0], values[1]) if not is_numeric(values[0], values[1]) else Words(" = ".join(sides))
+            return (
+                Relation("=", values[0], values[1])
+                if not is_numeric(values[0], values[1])
+                else Words(" = ".join(sides))
+            )
         return Words(" = ".join(sides))
     if named:
         if sides[0] == sides[-1]:
@@ -272,16 +310,21 @@ def _equation(sides: list[str], depth: int) -> Value | None:
     return rest[-1]
 
 
-_SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
 _SMALL += " eighteen nineteen"
 _SPOKEN = {word: number for number, word in enumerate(_SMALL.split())}
-_SPOKEN |= {word: 20 + 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+_SPOKEN |= {
+    word: 20 + 10 * i
+    for i, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
+}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 
 
 def _spoken(text: str) -> Value | None:
     """``seventy-three``, ``two hundred and five``: whole numbers in English, and no sums of several."""
-    if len(text) > 120 or not text[-1:].isalpha() and not text.endswith("}"):
+    if len(text) > 120 or (not text[-1:].isalpha() and not text.endswith("}")):
         return None
     plain = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).lower()
     words = re.sub(r"(hundred|thousand|million)\s+\\?and\b", r"\1", plain).replace("-", " ").split()
@@ -316,7 +359,9 @@ def _chained(values: list[Value]) -> bool:
     if not is_numeric(*values):
         return False
     numbers = [value.value for value in values if isinstance(value, Quantity)]
-    return all(bool(abs(sympy.N(number - numbers[-1], 30)) <= abs(sympy.N(numbers[-1], 30)) * 1e-9) for number in numbers)
+    return all(
+        bool(abs(sympy.N(number - numbers[-1], 30)) <= abs(sympy.N(numbers[-1], 30)) * 1e-9) for number in numbers
+    )
 
 
 def _inequality(sides: list[str], signs: list[str], depth: int) -> Value | None:
@@ -361,7 +406,11 @@ def _braced(text: str, depth: int) -> Value | None:
     if len(split(inner, lambda token: token in ("|", ":"))) > 1:
         return Words(text)
     value = _top(inner, depth + 1)
-    return Sequence("set", value.items) if isinstance(value, Sequence) and value.kind in ("list", "pm") else Sequence("set", (value,))
+    return (
+        Sequence("set", value.items)
+        if isinstance(value, Sequence) and value.kind in ("list", "pm")
+        else Sequence("set", (value,))
+    )
 
 
 def _inside(text: str, opening: str, closing: str) -> str | None:
@@ -465,7 +514,9 @@ def _quantity(text: str, depth: int) -> Value | None:
             continue
         if re.fullmatch(r"[a-zA-Z]{3,}", candidate):
             return None  # a word, not a product of letters
-        decimal = bool(re.search(r"\d\.\d|\d\.(?!\d)|(?<![\d.])\.\d|\d[eE][-+]?\d", candidate)) or "arcsin(" == candidate[:7]
+        decimal = (
+            bool(re.search(r"\d\.\d|\d\.(?!\d)|(?<![\d.])\.\d|\d[eE][-+]?\d", candidate)) or candidate[:7] == "arcsin("
+        )
         return Quantity(value * times, decimal, percent, name, letter and name != "")
     return None
 

@@ -3,6 +3,8 @@ r"""Answers as models write them, the reference, and the verdict each must get: 
 A reference is written as benchmarks write it: GSM8K a plain number, MATH a piece of LaTeX.
 """
 
+# ruff: noqa: RUF001 - signs that look alike are told apart here on purpose
+
 from __future__ import annotations
 
 RIGHT: list[tuple[str, str]] = [
@@ -297,7 +299,10 @@ RIGHT: list[tuple[str, str]] = [
     (r"\boxed{(x, y) \in \{(1,2), (2,1)\}}", "(1,2),(2,1)"),
     (r"\boxed{\langle 1, 2 \rangle}", "(1,2)"),
     (r"\boxed{\begin{bmatrix} 1 \\ 2 \end{bmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
-    (r"\boxed{\begin{pmatrix} \frac{1}{2} & 0 \\ 0 & 1 \end{pmatrix}}", r"\begin{pmatrix} 0.5 & 0 \\ 0 & 1 \end{pmatrix}"),
+    (
+        r"\boxed{\begin{pmatrix} \frac{1}{2} & 0 \\ 0 & 1 \end{pmatrix}}",
+        r"\begin{pmatrix} 0.5 & 0 \\ 0 & 1 \end{pmatrix}",
+    ),
     (r"\boxed{\left\{ -1, \frac{1}{2} \right\}}", "-1, 0.5"),
     (r"\boxed{-1 \text{ and } \frac12}", r"\frac12, -1"),
     (r"\boxed{x = -1 \text{ or } x = \frac12}", r"\frac12, -1"),
@@ -365,7 +370,7 @@ RIGHT: list[tuple[str, str]] = [
     (r"\boxed{21^{st}}", "21"),
     (r"\boxed{\phantom{0}42}", "42"),
     (r"\boxed{\ 42\ }", "42"),
-    ("\\boxed{\"42\"}", "42"),
+    ('\\boxed{"42"}', "42"),
     (r"\boxed{'B'}", "B"),
     (r"\boxed{42\degree\text{C}}", "42"),
     (r"\boxed{42^{\circ}\mathrm{C}}", "42"),
@@ -451,7 +456,7 @@ RIGHT: list[tuple[str, str]] = [
     ("The answer is x > 3.", r"(3,\infty)"),
     ("The answer is no solution.", "no solution"),
     ("The answer is Tuesday.", "Tuesday"),
-    ("The answer is \"Tuesday\".", "Tuesday"),
+    ('The answer is "Tuesday".', "Tuesday"),
     ("The answer is yes.", "Yes"),
     ("Answer: Yes, it is.", "Yes"),
     ("The answer is sqrt(2)/2.", r"\frac{\sqrt2}{2}"),
@@ -588,7 +593,10 @@ RIGHT: list[tuple[str, str]] = [
     (r"\boxed{\frac{1}{2}\cos(2t)}", r"\frac{\cos 2t}{2}"),
     (r"\boxed{4\cos^2 t - 2}", r"2\cos 2t"),
     (r"\boxed{\tan x}", r"\frac{\sin x}{\cos x}"),
-    (r"\boxed{x_0\cos(\omega t) + \frac{\dot{x}_0}{\omega}\sin(\omega t)}", r"x_{0} \cos (\omega t)+ \dot{x}_{0} \sin (\omega t) / \omega"),
+    (
+        r"\boxed{x_0\cos(\omega t) + \frac{\dot{x}_0}{\omega}\sin(\omega t)}",
+        r"x_{0} \cos (\omega t)+ \dot{x}_{0} \sin (\omega t) / \omega",
+    ),
     (r"\boxed{n^2 - n - 1}", r"m_{\max }=n^{2}-n-1"),
     (r"\boxed{m_{\max} = n^2-n-1}", r"m_{\max }=n^{2}-n-1"),
     (r"\boxed{\lfloor \frac{2n-1}{5} \rfloor}", r"\left\lfloor\frac{2n-1}{5}\right\rfloor"),
@@ -631,7 +639,10 @@ RIGHT: list[tuple[str, str]] = [
     (r"\boxed{2x + y = 0}", "y = -2x"),
     (r"\boxed{5x-7y+11z+4=0}", "5x - 7y + 11z + 4 = 0"),
     (r"\boxed{5x - 7y + 11z = -4}", "5x - 7y + 11z + 4 = 0"),
-    (r"\boxed{\begin{pmatrix} -\frac13 \\ \frac23 \\ \frac53 \end{pmatrix}}", r"\begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}"),
+    (
+        r"\boxed{\begin{pmatrix} -\frac13 \\ \frac23 \\ \frac53 \end{pmatrix}}",
+        r"\begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}",
+    ),
     (r"\boxed{\left(3, \dfrac{\pi}{2}\right)}", r"\left( 3, \frac{\pi}{2} \right)"),
     (r"\boxed{(3, \pi/2)}", r"\left( 3, \frac{\pi}{2} \right)"),
     (r"\boxed{q(p-1)... }", "q(p-1)..."),

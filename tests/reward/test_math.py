@@ -110,12 +110,41 @@ def test_a_reference_that_is_none_is_an_error(gold: Any, why: str) -> None:
 
 @pytest.mark.parametrize(
     "gold",
-    [42, 42.0, "42.0", ["42"], [41, 42], ("41", "42"), "$42$", r"\boxed{42}", "The answer is 42.", "so 40+2\n#### 42"]
-    + ["a\n#### 41\n#### 42", "42 apples", "<answer>42</answer>", "**42**", "= 42", "42;", r"\[42\]", "x = 42", "(42)"]
-    + [r"First \boxed{7}, then \boxed{42}.", "He has <<40+2=42>>42.\n#### 42", r"42 \text{ cm}", "So it is 42. #### 42"],
+    [
+        *(
+            42,
+            42.0,
+            "42.0",
+            ["42"],
+            [41, 42],
+            ("41", "42"),
+            "$42$",
+            r"\boxed{42}",
+            "The answer is 42.",
+            "so 40+2\n#### 42",
+        ),
+        *(
+            "a\n#### 41\n#### 42",
+            "42 apples",
+            "<answer>42</answer>",
+            "**42**",
+            "= 42",
+            "42;",
+            r"\[42\]",
+            "x = 42",
+            "(42)",
+        ),
+        *(
+            r"First \boxed{7}, then \boxed{42}.",
+            "He has <<40+2=42>>42.\n#### 42",
+            r"42 \text{ cm}",
+            "So it is 42. #### 42",
+        ),
+    ],
 )
 def test_references_of_every_type(gold: Any) -> None:
-    assert math.verify(r"\boxed{42}", gold) and not math.verify(r"\boxed{7}", gold)
+    assert math.verify(r"\boxed{42}", gold)
+    assert not math.verify(r"\boxed{7}", gold)
 
 
 def test_columns() -> None:
