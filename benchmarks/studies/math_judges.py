@@ -5,9 +5,10 @@
 FILE is JSON lines {answer, reference, right, note}, or the project's own table (tests/reward/math_cases.py). SITE holds
 the peers, unpacked and not installed, as their pins clash with ours:
 ``pip install --no-deps --target SITE lighteval verl evalscope==0.17.0 pylatexenc word2number``. That evalscope holds
-Qwen2.5-Math's grader, which is no package of its own; lighteval also wants latex2sympy2_extended==1.0.6, so that it is
-run by itself: that version first on PYTHONPATH, ``--judges lighteval``. With ``--old``, a checkout whose judge is to be timed against
-this one's in turns on GSM8K's and MATH-500's references, right and wrong. Writes math_judges.json and math_judges.md.
+Qwen2.5-Math's grader, which is no package of its own. lighteval also wants latex2sympy2_extended==1.0.6, so it is run
+by itself: that version first on PYTHONPATH, ``--judges lighteval``. With ``--old``, a checkout whose judge is timed
+against this one's in turns on GSM8K's and MATH-500's references, right and wrong.
+Writes math_judges.json and math_judges.md.
 """
 
 from __future__ import annotations
