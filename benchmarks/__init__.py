@@ -34,6 +34,7 @@ STUDIES = {
     "d3s_learner": "the learner's seconds where only N % of the rollouts are kept",
     "engine_cpu": "the engine's own cost on a CPU, against vllm.LLM",
     "eval_throughput": "rlpost eval on GSM8K against vLLM's own LLM.generate",
+    "math_judges": "false positives and negatives of mathematics judges, ours and the field's, on the same rows",
     "optimizers_convex": "every optimizer on one convex problem",
     "quickstart_seeds": "the quickstart over several seeds, and with a learning rate of 0",
     "scalebio_noise": "ScaleBiO on four sources, two of them broken, over seeds",

@@ -71,6 +71,7 @@ class ReasoningGym(OneAnswer):
         unsafe: bool = False,
     ) -> None:
         super().__init__(task, seed)
+        self._entry = entry_of(task)
         self._dataset = dataset
         self._config = dict(config or {})
         self._system_prompt = system_prompt
@@ -99,9 +100,19 @@ class ReasoningGym(OneAnswer):
             _check_judge(dataset, settings, entry)
         return [Task(f"{dataset}-{split}-{i}", {"entry": entry}) for i, entry in enumerate(entries)]
 
+    @classmethod
+    def check_tasks(cls, tasks: Sequence[Task], **options: Any) -> None:
+        """Rows of a file are entries of the package.
+
+        Raises:
+            EnvError: names the row and the column that is missing.
+        """
+        for task in tasks:
+            entry_of(task)
+
     def start(self) -> Sequence[Message]:
         """The question."""
-        question: Message = {"role": "user", "content": self.task.data["entry"]["question"]}
+        question: Message = {"role": "user", "content": self._entry["question"]}
         if self._system_prompt is None:
             return [question]
         return [{"role": "system", "content": self._system_prompt}, question]
@@ -112,7 +123,7 @@ class ReasoningGym(OneAnswer):
         try:
             if _ARITHMETIC.fullmatch(answer) or not evaluates_text(self._dataset):
                 judge = _dataset(self._dataset, json.dumps(self._config))
-                return Score(float(judge.score_answer(answer, self.task.data["entry"])))
+                return Score(float(judge.score_answer(answer, self._entry)))
             return Score(self._sandboxed(answer))
         except (SandboxUnavailable, SandboxError) as error:
             raise RewardError(str(error)) from error
@@ -134,7 +145,7 @@ class ReasoningGym(OneAnswer):
         return found[-1].strip() if found else ""
 
     def _sandboxed(self, answer: str) -> float:
-        payload = base64.b64encode(pickle.dumps((self._dataset, self._config, answer, self.task.data["entry"])))
+        payload = base64.b64encode(pickle.dumps((self._dataset, self._config, answer, self._entry)))
         mark = f"score-{self.seed}:"
         program = _SANDBOXED.format(payload=payload.decode(), mark=mark)
         outcome = run(program, _LIMITS, packages=_PACKAGES, unsafe=self._unsafe)
@@ -142,6 +153,29 @@ class ReasoningGym(OneAnswer):
         if not outcome.ok or len(lines) != 1:
             raise ValueError(f"the judge ended with {outcome.reason}")
         return float(lines[0].removeprefix(mark))
+
+
+def entry_of(task: Task) -> dict[str, Any]:
+    """The package's entry of a task: column ``entry``, or the row itself, as the package writes it: ``question``,
+    ``answer`` and ``metadata`` (also as JSON text).
+
+    Raises:
+        EnvError: the task has neither.
+    """
+    row = task.data.get("entry", task.data)
+    if not isinstance(row, dict) or not {"question", "answer", "metadata"} <= row.keys():
+        raise EnvError(
+            f"task '{task.id}' is no row of reasoning-gym: the columns question, answer and metadata are wanted (or "
+            f"all three in one, entry); it has: {', '.join(map(str, row)) if isinstance(row, dict) else repr(row)[:80]}"
+        )
+    metadata = row["metadata"]
+    try:
+        metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+    except ValueError as error:
+        raise EnvError(f"task '{task.id}': column metadata is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise EnvError(f"task '{task.id}': column metadata holds no object: {metadata!r:.80}")
+    return {**row, "metadata": metadata}
 
 
 @lru_cache(maxsize=4)

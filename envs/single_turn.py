@@ -59,6 +59,20 @@ class SingleTurn(OneAnswer):
         except RewardError as error:
             raise EnvError(str(error), "reward") from error
 
+    @classmethod
+    def check_tasks(cls, tasks: Sequence[Task], **options: Any) -> None:
+        """The first task's prompt can be written, and the reward function can judge by every row.
+
+        Raises:
+            EnvError: names the column, or the row and what is wrong with it.
+        """
+        try:
+            for task in tasks[:1]:
+                cls(task, 0, **options).start()
+            _loaded(options["reward"]).check([task.data for task in tasks])
+        except RewardError as error:
+            raise EnvError(f"env.options.reward: {error}") from error
+
     def start(self) -> Sequence[Message]:
         """The system message, where there is one, and the prompt."""
         asked = self._asked()

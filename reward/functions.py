@@ -26,6 +26,8 @@ REWARDS = Registry(
     "reward function",
     {
         "math": "rlpost.reward.math:score",
+        "math_boxed": "rlpost.reward.math:boxed",
+        "math_marked": "rlpost.reward.math:marked",
         "gsm8k": "rlpost.reward.math:gsm8k",
         "countdown": "rlpost.reward.countdown:reward",
         "sudoku": "rlpost.reward.sudoku:reward",
@@ -83,6 +85,19 @@ class RewardFunction:
                 f"reward function '{self.name}' raised on task '{task_id}': "
                 f"{type(error).__name__}: {error} ({_place(error)})"
             ) from error
+
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Ask the function's own check (``score.checked_by``), where it has one, whether it can judge by all rows.
+
+        Raises:
+            RewardError: it cannot; names the row.
+        """
+        check = getattr(self.function, "check", None)
+        if callable(check):
+            try:
+                check(rows)
+            except RewardError as error:
+                raise RewardError(f"reward function '{self.name}': {error}") from error
 
     def _ask_batch(self, completion: str, task: Mapping[str, Any]) -> Any:
         prompt = task.get("prompt", "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlpost.eval.benchmark import Row
+from rlpost.reward.math.extract import boxed
 
 
 def first(row: Row, *names: str) -> Any:
@@ -57,9 +58,7 @@ def mathematics(row: Row) -> Row:
 
 
 def _boxed(solution: str) -> str:
-    from rlpost.reward.math_judge import named_answer  # brings sympy: seconds that only MATH's own form costs
-
-    answer = named_answer(solution)
+    answer = boxed(solution)
     if not answer:
         raise KeyError("answer (or a solution with \\boxed)")
     return answer
@@ -71,7 +70,7 @@ def olympiad(row: Row) -> Row:
     answers = [answers] if isinstance(answers, str) else answers
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"the column 'final_answer' is not a list of texts: {answers!r:.60}")
-    joined = ", ".join(answer.strip().strip("$") for answer in answers)
+    joined = ", ".join(answer.strip().strip("$").strip() for answer in answers)
     return {"question": text(row, "question", "problem"), "answer": joined, "solution": ""}
 
 

@@ -43,7 +43,7 @@ def summarise(samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any]:
     score, low, high = mean_interval([count / n for count in right], n)
     found: dict[str, Any] = {"score": score, "ci95": [low, high], "questions": len(groups), "n": n}
     if n > 1:
-        found |= {f"pass@{k}": _estimate([pass_at_k(n, count, k) for count in right]) for k in ks}
+        found |= {f"pass@{k}": _estimate([pass_at_k(n, count, k) for count in right], n // k) for k in ks}
     if n > 1 and any(sample.answer for sample in samples):
         votes = [majority([s.answer for s in group], [s.right for s in group]) for group in groups]
         found[f"majority@{n}"] = _estimate(votes)
@@ -59,8 +59,8 @@ def summarise(samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _estimate(values: Sequence[float]) -> dict[str, Any]:
-    value, low, high = mean_interval(values)
+def _estimate(values: Sequence[float], trials_each: int = 1) -> dict[str, Any]:
+    value, low, high = mean_interval(values, trials_each)
     return {"value": value, "ci95": [low, high]}
 
 

@@ -23,7 +23,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     """
     if not 1 <= k <= n or not 0 <= right <= n:
         raise ValueError(f"pass@{k} of {right} right among {n} cannot be")
-    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+    draws = math.comb(n, k)
+    return (draws - math.comb(n - right, k)) / draws  # one division: pass@1 is right / n to the bit
 
 
 def majority(answers: Sequence[str], right: Sequence[bool]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -135,3 +136,24 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(EnvError, match=r"rlpost\[tasks\]"):
         _tasks("leg_counting")
+
+
+def test_rows_of_a_file_are_entries_as_the_package_writes_them() -> None:
+    entry = _tasks("basic_arithmetic")[0].data["entry"]
+    for row in (entry, {**entry, "metadata": json.dumps(entry["metadata"])}, {"entry": entry}):
+        task = Task("t1", row)
+        ReasoningGym.check_tasks([task], dataset="basic_arithmetic")
+        assert _score(task, entry["answer"], "basic_arithmetic") == (Score(1.0), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "1 + 1", "answer": "2"}, "question, answer and metadata are wanted .* it has: question, answer"),
+        ({"question": "1 + 1", "answer": "2", "metadata": "{"}, "column metadata is not JSON"),
+        ({"question": "1 + 1", "answer": "2", "metadata": "[1]"}, "column metadata holds no object"),
+    ],
+)
+def test_other_rows_are_refused_before_anything_is_played(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(EnvError, match=words):
+        ReasoningGym.check_tasks([Task("t1", row)], dataset="basic_arithmetic")

@@ -146,3 +146,17 @@ def test_in_an_episode_a_reward_bug_is_marked_and_a_task_fault_is_not(rewards: s
     unfilled = _play(f"{rewards}:own", template="{question}")
     assert unfilled.stop is StopReason.ENV_FAILED
     assert unfilled.error.startswith("SingleTurn.start of task 't1' raised EnvError: env.options.template")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"question": "?", "answer": "4"}], "has no column 'prompt'"),
+        ([ROW, ROW | {"answer": None}], "env.options.reward: reward function 'math': the reference answer is empty"),
+        ([ROW, ROW | {"answer": "{"}], "row 1: no answer can be judged by the reference"),
+    ],
+)
+def test_rows_are_checked_before_any_is_played(rows: list[dict[str, Any]], words: str) -> None:
+    SingleTurn.check_tasks([Task("t1", ROW)], reward="math")
+    with pytest.raises(EnvError, match=words):
+        SingleTurn.check_tasks([Task(f"t{i}", row) for i, row in enumerate(rows)], reward="math")

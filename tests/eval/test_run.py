@@ -43,6 +43,7 @@ def test_numbers_follow_from_the_samples(whole: Path) -> None:
     assert results["pass@1"]["value"] == pytest.approx(results["score"])
     assert results["pass@4"]["value"] == pytest.approx(sum(count > 0 for count in right.values()) / 12)
     assert results["pass@1"]["value"] < results["pass@2"]["value"] < results["pass@4"]["value"]
+    assert (results["score"], results["ci95"]) == (results["pass@1"]["value"], results["pass@1"]["ci95"])
     assert results["ci95"][0] < results["score"] < results["ci95"][1]
     assert (results["questions"], results["n"], results["failed"]) == (12, 4, 0.0)
     assert results["tokens"] == sum(sample.tokens for sample in samples)

@@ -7,6 +7,8 @@ import math
 
 import pytest
 
+from rlpost.eval.results import summarise
+from rlpost.eval.samples import Sample
 from rlpost.eval.scores import majority, mean_interval, paired_difference, pass_at_k, student_975
 from rlpost.report.statistics import wilson_interval
 
@@ -110,3 +112,13 @@ def test_pairs_need_partners(sizes: tuple[int, int]) -> None:
 )
 def test_students_quantile_as_tables_have_it(freedom: int, value: float) -> None:
     assert student_975(freedom) == pytest.approx(value, rel=1.4e-3)
+
+
+def test_pass_at_1_and_the_score_are_one_number_with_one_interval() -> None:
+    samples = [
+        Sample("b", f"t{task}", i, 0, i < task % 5, float(i < task % 5), "", "done", False, 1, "")
+        for task in range(10)
+        for i in range(4)
+    ]
+    found = summarise(samples, (1, 4))
+    assert (found["score"], found["ci95"]) == (found["pass@1"]["value"], found["pass@1"]["ci95"])

@@ -183,7 +183,7 @@ def test_built_in_names(name: str) -> None:
     ("name", "says"),
     [
         ("maths", "there is no reward function 'maths'; did you mean 'math'"),
-        ("zzz", "known: code, countdown, gsm8k, math, sudoku"),
+        ("zzz", "known: code, countdown, gsm8k, math, math_boxed, math_marked, sudoku"),
         ("rlpost.reward.countdown:nothing", "rlpost.reward.countdown has no 'nothing'"),
         ("no_such_module:f", "cannot import no_such_module"),
         ("missing.py:f", "no file missing.py"),
