@@ -12,6 +12,7 @@ import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
+import operator
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -79,6 +80,9 @@ class _Judge(Peer):
         """As Python does, between objects of classes that the tests name; with a plain value only to make another
         object."""
         plain = not isinstance(other, mirror.Mirror)
+        if plain and operation in mirror.COMPARING and type(one)._plain:
+            pair = (other, self.ask("plain", one)) if turned else (self.ask("plain", one), other)
+            return getattr(operator, operation)(*pair)
         if not self.trusts(one) or (plain and (operation == "sub" or operation in mirror.COMPARING)):
             return NotImplemented
         if not plain and not self.trusts(other):
@@ -90,7 +94,9 @@ class _Judge(Peer):
 
     def equal(self, one: Any, other: Any) -> bool:
         """Objects of the program may say that they are equal to each other, never to a plain value."""
-        return isinstance(other, mirror.Mirror) and super().equal(one, other)
+        if isinstance(other, mirror.Mirror):
+            return super().equal(one, other)
+        return type(one)._plain and bool(self.ask("plain", one) == other)
 
     def refuse(self, why: str) -> None:
         """Give up on the tests."""
@@ -202,6 +208,9 @@ class _Program(types.ModuleType):
             super().__setattr__(name, value)
         else:
             self._peer.ask("set", self._peer.ask("module"), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._peer.ask("del", self._peer.ask("module"), name)
 
 
 def run(

@@ -12,7 +12,7 @@ from typing import Any
 
 BINARY = "add sub mul truediv floordiv mod pow matmul lshift rshift and or xor".split()
 COMPARING = "lt le gt ge".split()
-UNARY = "len bool str int float complex abs neg pos invert index round trunc floor ceil reversed enter".split()
+UNARY = "len bool str repr int float complex abs neg pos invert index round trunc floor ceil reversed enter".split()
 KEYED = "getitem setitem delitem exit format".split()
 ASYNCHRONOUS = "anext aenter aexit".split()
 SPECIAL = frozenset(
@@ -44,6 +44,7 @@ class Mirror:
     _peer: Any
     _number: int
     _hashed: int | None
+    _plain = False
 
     def __getattr__(self, name: str) -> Any:
         return self._peer.get(self, name)
@@ -136,7 +137,7 @@ def _drained(self: Any, iterator: Any) -> list[Any]:
     while items := self._peer.ask("take", iterator, 1024):
         found += items
         if len(found) > ENDLESS:
-            raise AssertionError(f"{self!r} gives more than {ENDLESS} items; it counts as endless")
+            raise AssertionError(f"a {type(self).__name__} gives more than {ENDLESS} items; it counts as endless")
     return found
 
 

@@ -20,10 +20,10 @@ from types import BuiltinFunctionType, CoroutineType, ModuleType
 from typing import Any
 
 from rlpost.reward.code import mirror
-from rlpost.reward.code.values import Codec
+from rlpost.reward.code.values import PLAIN, Codec
 
 _UNARY: dict[str, Callable[..., Any]] = {
-    **{name: getattr(builtins, name) for name in "len bool str int float complex abs round reversed format".split()},
+    **{name: getattr(builtins, name) for name in "len bool str repr int float complex abs round reversed format".split()},
     **{name: getattr(operator, name) for name in "neg pos invert index getitem setitem delitem contains".split()},
     **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
 }
@@ -159,6 +159,11 @@ class Peer:
     def _do_equal(self, one: Any, other: Any) -> bool:
         return bool(one == other) and not bool(one == object())
 
+    def _do_plain(self, owner: Any) -> Any:
+        """What an object of a class derived from list, dict, int and the like is underneath."""
+        self._codec.plainly(owner)
+        return owner
+
     def _do_special(self, name: str, owner: Any, *arguments: Any) -> Any:
         if name in _UNARY:
             return _UNARY[name](owner, *arguments)
@@ -231,7 +236,10 @@ class Peer:
             self._described.add(number)
             bases = [self._class(base) for base in kind.__bases__]
             has = [name for name in dir(kind) if name in mirror.SPECIAL and _overrides(kind, name)]
-            self._new_classes.append([number, kind.__name__, bases, has])
+            if issubclass(kind, BaseException):
+                own = [base for base in kind.__mro__ if base.__module__ != "builtins"]
+                has = ["__str__"] if any("__str__" in vars(base) for base in own) else []
+            self._new_classes.append([number, kind.__name__, bases, has, issubclass(kind, PLAIN)])
         return {"class": number}
 
     def _rebuild(self, kind: str, content: Any) -> Any:
@@ -264,9 +272,9 @@ class Peer:
 
     def _learn(self, described: list[Any]) -> None:
         """A class of the other side: an exception is one here too, anything else a stand-in."""
-        number, name, coded, has = described
+        number, name, coded, has, plain = described
         bases = [self._class_of(*_only(base)) for base in coded]
-        shared: dict[str, Any] = {"_own": number, "_peer": self, "__module__": "solution"}
+        shared: dict[str, Any] = {"_own": number, "_peer": self, "_plain": plain, "__module__": "solution"}
         real = tuple(base for base in bases if issubclass(base, BaseException))
         if real:
             shared["__getattr__"] = _error_attribute
@@ -288,7 +296,8 @@ class Peer:
             kind = self._library_mirror(kind)
         made = object.__new__(kind)
         vars(made).update(_number=number, _hashed=hashed, _peer=self)
-        return self._keep(number, self._coroutine(made) if made.__class__ is CoroutineType else made)
+        self._keep(number, made)
+        return self._keep(number, self._coroutine(made)) if made.__class__ is CoroutineType else made
 
     def _keep(self, number: int, made: Any) -> Any:
         self._elsewhere[id(made)] = number

@@ -61,6 +61,7 @@ _CONTAINERS: list[tuple[type, str]] = [  # the first that fits, so a program's o
     (deque, "deque"),
     (bytearray, "bytearray"),
 ]
+PLAIN = (list, dict, set, deque, bytearray, tuple, frozenset, int, float, str, bytes, complex)
 _NEW: dict[str, Callable[[], Any]] = {kind: made for made, kind in _CONTAINERS}
 _DICTS = ("counter", "ordered", "default", "dict")
 _named: dict[tuple[str, ...], type] = {}
@@ -85,10 +86,20 @@ class Codec:
         self._numbers: dict[int, int] = {}
         self._known: dict[int, Any] = {}
         """What the other side has of each."""
+        self._whole: set[type] = set()
+        self._plain_once: Any = None
 
     def forget(self) -> None:
         """From here on no container is known; the other side must forget too."""
         self._objects, self._numbers, self._known = {}, {}, {}
+
+    def keep_whole(self, kind: type) -> None:
+        """From here on objects of this class are no plain values, though it derives from a plain one's."""
+        self._whole.add(kind)
+
+    def plainly(self, thing: Any) -> None:
+        """In the next message this one is plain all the same."""
+        self._plain_once = thing
 
     def encode(self, values: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The values coded, and the content of each known container that the other side has not."""
@@ -102,6 +113,7 @@ class Codec:
                 known = self._known.get(number)
                 if content != known or repr(content) != repr(known):  # 1 is not True here
                     changed[str(number)] = self._known[number] = content
+        self._plain_once = None
         return coded, changed
 
     def decode(self, coded: list[Any], changed: dict[str, Any]) -> list[Any]:
@@ -132,7 +144,7 @@ class Codec:
         """One value; a container as its number."""
         if value is None or value is True or value is False or type(value) is str:
             return value
-        if isinstance(value, Enum):
+        if isinstance(value, Enum) or (type(value) in self._whole and value is not self._plain_once):
             return self._other(value)
         if isinstance(value, int):
             whole = int.__index__(value)
