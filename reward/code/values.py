@@ -144,6 +144,11 @@ class Codec:
         """One value; a container as its number."""
         if value is None or value is True or value is False or type(value) is str:
             return value
+        if type(value) is int and -_SMALL <= value <= _SMALL:
+            return value
+        if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+            listed = value.tolist()
+            return {"array": [str(value.dtype), self.code(listed), len(getattr(value, "shape", ()))]}
         if isinstance(value, Enum) or (type(value) in self._whole and value is not self._plain_once):
             return self._other(value)
         if isinstance(value, int):
@@ -184,9 +189,6 @@ class Codec:
         for kind, name, text in _TEXTS:
             if isinstance(value, kind):
                 return {name: text(value)}
-        if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-            listed = value.tolist()
-            return {"array": [str(value.dtype), self.code(listed)]} if hasattr(value, "__len__") else self.code(listed)
         if self._classes.get(type(value).__name__) is type(value):
             return self._node(value)
         return self._other(value)
@@ -253,5 +255,5 @@ class Codec:
             return _named[key](*[self.value(item) for item in content[2]])
         if kind == "array":
             listed, numpy = self.value(content[1]), sys.modules.get("numpy")
-            return listed if numpy is None else numpy.array(listed, dtype=content[0])
+            return listed if numpy is None else numpy.array(listed, dtype=content[0])[() if content[2] == 0 else ...]
         return self._build(kind, content)
