@@ -86,6 +86,10 @@ class Env:
         raise EnvError(f"{cls.__name__} brings no tasks of its own; name a file in data.train and data.eval")
 
     @classmethod
+    def check_tasks(cls, tasks: Sequence[Task], **options: Any) -> None:
+        """Raise EnvError for tasks that no episode could be played or judged with; asked once, before training."""
+
+    @classmethod
     def demonstrations(cls, split: str, seed: int, count: int, **options: Any) -> Sequence[Demonstration]:
         """Scripted conversations for a warm start. ``split`` is "train", or "check": held-out ones whose *last*
         assistant message the warm-started model should be able to write."""

@@ -6,7 +6,8 @@ feedback in between (write an Env with a ``step`` of its own).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from rlpost.envs.base import EnvError, Message, Score, Task
 from rlpost.envs.one_answer import OneAnswer
 from rlpost.reward.functions import RewardFunction, load_reward
 from rlpost.reward.plugins import Plugin
+from rlpost.reward.score import RewardError
 
 
 class SingleTurn(OneAnswer):
@@ -22,7 +24,8 @@ class SingleTurn(OneAnswer):
     Args:
         task: its ``data`` are the columns of one row.
         seed: not used.
-        reward: the reward function: a built-in's name, ``module:function``, or ``file.py:function``.
+        reward: the reward function: a built-in's name, ``module:function``, or ``file.py:function``; or
+            ``{function: name, ...}`` with keyword arguments of it.
         prompt: the column with the prompt: a string, or a list of chat messages.
         system_prompt: a system message put first, where the prompt brings none.
         template: what the user message says, with columns in braces, e.g. ``"Problem: {question}"``; then ``prompt``
@@ -39,7 +42,7 @@ class SingleTurn(OneAnswer):
         self,
         task: Task,
         seed: int,
-        reward: str | Plugin,
+        reward: str | Plugin | Mapping[str, Any],
         prompt: str = "prompt",
         system_prompt: str | None = None,
         template: str | None = None,
@@ -49,6 +52,20 @@ class SingleTurn(OneAnswer):
         self._prompt = prompt
         self._system_prompt = system_prompt
         self._template = template
+
+    @classmethod
+    def check_tasks(cls, tasks: Sequence[Task], **options: Any) -> None:
+        """The first task's prompt can be written, and the reward function can judge by every row.
+
+        Raises:
+            EnvError: names the column, or the row and what is wrong with it.
+        """
+        try:
+            for task in tasks[:1]:
+                cls(task, 0, **options).start()
+            _loaded(options["reward"]).check([task.data for task in tasks])
+        except RewardError as error:
+            raise EnvError(f"env.options.reward: {error}") from error
 
     def start(self) -> Sequence[Message]:
         """The system message, where there is one, and the prompt."""
@@ -95,6 +112,15 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
+def _loaded(reward: str | Plugin | Mapping[str, Any]) -> RewardFunction:
+    return _loaded_options(json.dumps(reward)) if isinstance(reward, Mapping) else _loaded_name(reward)
+
+
 @lru_cache(maxsize=16)
-def _loaded(reward: str | Plugin) -> RewardFunction:
+def _loaded_name(reward: str | Plugin) -> RewardFunction:
     return load_reward(reward)
+
+
+@lru_cache(maxsize=16)
+def _loaded_options(reward: str) -> RewardFunction:
+    return load_reward(json.loads(reward))

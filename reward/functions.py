@@ -8,6 +8,7 @@ out: coroutines, and functions that compare the completions of a group (each is 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import numbers
@@ -67,6 +68,19 @@ class RewardFunction:
                 f"{type(error).__name__}: {error} ({_place(error)})"
             ) from error
 
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Ask the function's own check (``score.checked_by``), where it has one, whether it can judge by all rows.
+
+        Raises:
+            RewardError: it cannot; names the row.
+        """
+        check = getattr(self.function, "check", None)
+        if callable(check):
+            try:
+                check(rows)
+            except RewardError as error:
+                raise RewardError(f"reward function '{self.name}': {error}") from error
+
     def _ask_batch(self, completion: str, task: Mapping[str, Any]) -> Any:
         prompt = task.get("prompt", "")
         chat = not isinstance(prompt, str)
@@ -117,12 +131,19 @@ class RewardFunction:
         return signature.parameters
 
 
-def load_reward(target: str | Plugin) -> RewardFunction:
-    """The reward function that a recipe names: a key of ``BUILT_IN``, ``module:function`` or ``file.py:function``.
+def load_reward(target: str | Plugin | Mapping[str, Any]) -> RewardFunction:
+    """The reward function that a recipe names: a key of ``BUILT_IN``, ``module:function`` or ``file.py:function``; with
+    options, ``{function: code, share: true}``, which are keyword arguments of the function (not for a file's).
 
     Raises:
-        RewardError: there is none of that name, or it is not a reward function.
+        RewardError: there is none of that name, it is not a reward function, or it takes no such option.
     """
+    if isinstance(target, Mapping):
+        options = dict(target)
+        name = options.pop("function", None)
+        if not isinstance(name, str) or name.partition(":")[0].endswith(".py"):
+            raise RewardError(f"a reward with options names its function as 'function', built in or module:function: {target}")
+        return RewardFunction(_with_options(load_reward(name).function, name, options), name)
     name = target if isinstance(target, str) else target.target
     if isinstance(target, str) and ":" not in target:
         if target not in BUILT_IN:
@@ -138,6 +159,20 @@ def load_reward(target: str | Plugin) -> RewardFunction:
         return RewardFunction(plugin.load(), name)
     except PluginError as error:
         raise RewardError(f"reward function '{name}' cannot be loaded: {error}") from error
+
+
+def _with_options(function: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """The function with its options set, and so its check, as far as that takes them."""
+    taken = [option for option in inspect.signature(function).parameters if option not in ("completion", "task")]
+    unknown = [option for option in options if option not in taken]
+    if unknown:
+        raise RewardError(f"reward function '{name}' takes no option '{unknown[0]}'; it takes: {', '.join(taken) or 'none'}")
+    bound = functools.partial(function, **options)
+    check = getattr(function, "check", None)
+    if callable(check):
+        known = {option: value for option, value in options.items() if option in inspect.signature(check).parameters}
+        bound.check = functools.partial(check, **known)  # type: ignore[attr-defined]
+    return bound
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

@@ -6,7 +6,11 @@ Left out on purpose: any notion of tasks, tokens or models. A score is a number 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class RewardError(ValueError):
@@ -41,3 +45,14 @@ class Score:
     def solved(self) -> bool:
         """Whether the task counts as solved."""
         return self.reward >= 1.0 if self.success is None else self.success
+
+
+def checked_by(check: Callable[[Sequence[Mapping[str, Any]]], None]) -> Callable[[_Function], _Function]:
+    """Marks a reward function with a check of all rows, which is made before training starts; the check raises
+    RewardError for rows by which the function could not judge."""
+
+    def mark(function: _Function) -> _Function:
+        function.check = check  # type: ignore[attr-defined]
+        return function
+
+    return mark

@@ -75,10 +75,10 @@ def load_source_weights(loaded: LoadedRecipe, tasks: Sequence[Task]) -> dict[str
 
 def _split(loaded: LoadedRecipe, split: str) -> Sequence[Task]:
     recipe = loaded.recipe
+    env: type[Env] = loaded.env.load()
     name = recipe.data.train if split == "train" else recipe.data.eval
     key = f"data.{split}"
     if name is None:
-        env: type[Env] = loaded.env.load()
         tasks = env.tasks(split, recipe.seed, **loaded.env_options)
         key = f"env.name ({loaded.env.target}.tasks('{split}'))"
     else:
@@ -87,6 +87,10 @@ def _split(loaded: LoadedRecipe, split: str) -> Sequence[Task]:
         tasks = load_file(nearby) if nearby.exists() else load_file(dataset, hub_split)
     if not tasks:
         raise EnvError(f"{key} gives no tasks")
+    try:
+        env.check_tasks(tasks, **loaded.env_options)
+    except EnvError as error:
+        raise EnvError(f"{key}: {error}") from error
     return tasks
 
 

@@ -124,12 +124,17 @@ def check(
 
 
 def passes_without_program(
-    tests: str, prelude: str, names: dict[str, str], packages: Sequence[str] = (), unsafe: bool = False
+    tests: str,
+    prelude: str,
+    names: dict[str, str],
+    packages: Sequence[str] = (),
+    idle: bool = False,
+    unsafe: bool = False,
 ) -> bool:
-    """Whether the tests pass where the program defines nothing, or where all that they ask of it gives None."""
+    """Whether the tests pass where the program defines nothing, or (``idle``) where all it does is give None."""
     settings = _settings(tests, prelude) | {"share": False, "packages": list(packages), "cpu_s": _TESTS_CPU_S}
     block = _block(tests, prelude, names, settings)
-    for stub in (_nothing, _idle):
+    for stub in (_nothing, _idle) if idle else (_nothing,):
         said: dict[str, Any] = {}
 
         def answer(

@@ -13,6 +13,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -24,9 +25,11 @@ from rlpost.reward.code.cases import Cases, read_cases
 from rlpost.reward.code.check import LIMITS, Ending, Verdict, check, passes_without_program
 from rlpost.reward.code.extract import defines, extract_code, parsed
 from rlpost.reward.code.stdio import judge_cases
-from rlpost.reward.score import RewardError, Score
+from rlpost.reward.pool import at_once
+from rlpost.reward.score import RewardError, Score, checked_by
 
 _FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
+_DEFINES_CHECK = re.compile(r"^def check\(\w", re.MULTILINE)
 _CANDIDATE = "__candidate__"
 _LONG = 300_000
 """Characters of tests that are taken as they are: a benchmark's, long for its data."""
@@ -51,6 +54,7 @@ class Tests:
     cases: Cases | None = None
 
 
+@checked_by(lambda rows, packages=("numpy",): examine(rows, packages))
 def reward(
     completion: str,
     task: Mapping[str, Any],
@@ -85,28 +89,43 @@ def reward(
     return Score(verdict.share, parts)
 
 
-def examine(task: Mapping[str, Any], packages: Sequence[str] = ("numpy",), **_: Any) -> None:
-    """Refuse a row whose tests would pay for nothing, before anything is trained on it.
+def examine(rows: Sequence[Mapping[str, Any]], packages: Sequence[str] = ("numpy",)) -> None:
+    """Refuse rows whose tests would pay for nothing, before anything is trained on them.
 
     Raises:
-        RewardError: the row has no tests; nothing in them asserts; an empty program passes, or one whose functions do
-            nothing; or they cannot be judged.
+        RewardError: names the first of them: it has no tests; nothing in them asserts; an empty program passes, or one
+            whose functions do nothing; or they cannot be judged. Or a package is not installed.
     """
-    tests = read_tests(task)
     for name in packages:
         if name != "numpy" and importlib.util.find_spec(name) is None:
-            raise RewardError(f"the package '{name}' is not installed here, and reward_options.packages names it")
-    if tests.cases is not None:
-        if not tests.cases.function and not any(wanted.strip() for _, wanted in tests.cases.pairs):
-            raise RewardError("every case of the row wants an empty output: a program that does nothing passes")
-        return
-    if sandbox.isolation() is not None:
-        _refuse_empty(tests, _imported(packages, tests.text))
+            raise RewardError(f"the reward's option 'packages' names '{name}', which is not installed here")
+    with ThreadPoolExecutor(at_once()) as pool:
+        found = list(pool.map(lambda row: _fault(row, packages), rows))
+    bad = [(number, fault) for number, fault in enumerate(found) if fault]
+    if bad:
+        raise RewardError(
+            f"row {bad[0][0]}: {bad[0][1]} ({len(bad)} of {len(rows)} rows cannot be judged by their tests; leave them out "
+            "or mend them)"
+        )
+
+
+def _fault(task: Mapping[str, Any], packages: Sequence[str]) -> str:
+    try:
+        tests = read_tests(task)
+        if tests.cases is not None:
+            silent = not tests.cases.function and not any(wanted.strip() for _, wanted in tests.cases.pairs)
+            return "every case wants an empty output: a program that does nothing passes" if silent else ""
+        if sandbox.isolation() is not None:
+            _refuse_empty(tests, _imported(packages, tests.text))
+    except RewardError as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=1024)
 def _refuse_empty(tests: Tests, packages: tuple[str, ...]) -> None:
-    if passes_without_program(tests.text, tests.prelude, dict(tests.names), packages):
+    idle = bool(tests.prelude)  # an empty answer goes on with its function's head
+    if passes_without_program(tests.text, tests.prelude, dict(tests.names), packages, idle):
         raise RewardError("the row's tests pass where there is no program, or where its functions do nothing")
 
 
@@ -150,17 +169,25 @@ def read_tests(task: Mapping[str, Any]) -> Tests:
         wanted = (cases.function, "Solution") if cases.function else ()
         starter = _prelude(task.get("starter_code"), needs="import")
         return Tests(cases.tests() if cases.function else "", starter, (), wanted, cases)
-    entry = str(task.get("entry_point") or "")
+    entry = str(task.get("entry_point") or _last_function(task))
     tests = _with_entry(task, entry) if entry else _listed(task)
     _refuse_silent(tests.text)
     return tests
+
+
+def _last_function(task: Mapping[str, Any]) -> str:
+    """What tests with a ``check(candidate)`` and no ``entry_point`` are about: the last function of the prompt."""
+    tests, prompt = task.get("test", task.get("tests")), task.get("prompt")
+    if not isinstance(tests, str) or not isinstance(prompt, str) or not _DEFINES_CHECK.search(tests):
+        return ""
+    return next(iter(re.findall(r"^def\s+(\w+)", prompt, re.MULTILINE)[::-1]), "")
 
 
 def _with_entry(task: Mapping[str, Any], entry: str) -> Tests:
     text = _code(task, "test", "tests")
     plain = entry.isidentifier()
     name = entry if plain and entry != "check" else _CANDIDATE
-    if re.search(r"^def check\(", text, re.MULTILINE) and not re.search(r"^check\(", text, re.MULTILINE):
+    if _DEFINES_CHECK.search(text) and not re.search(r"^check\(", text, re.MULTILINE):
         text = f"{text}\ncheck({name})"
     prelude = _prelude(task.get("prompt"), needs="")
     wanted = (entry,) if plain else tuple(re.findall(r"\w+", entry)[:1])
@@ -189,7 +216,7 @@ def _listed(task: Mapping[str, Any]) -> Tests:
     defined = re.findall(r"^(?:async def|def|class)\s+(\w+)", reference, re.MULTILINE)
     used = [name for name in defined if re.search(rf"\b{name}\b", text)]
     hidden = [(name, name) for name in used if not _defines_itself(text, name)]
-    if re.search(r"^def check\(\w", text, re.MULTILINE) and not re.search(r"^\s*check\(", text, re.MULTILINE):
+    if _DEFINES_CHECK.search(text) and not re.search(r"^\s*check\(", text, re.MULTILINE):
         raise RewardError("the row's tests define 'check(candidate)' and nothing calls it: it needs 'entry_point'")
     wanted = tuple(used) or _names_asked_for(text)
     return Tests(text, "", tuple(hidden) if not re.search(r"\bimport (?:\w+, )*\*|^from ", text, re.M) else (), wanted)
@@ -278,6 +305,3 @@ def _imported(packages: Sequence[str], text: str) -> tuple[str, ...]:
     """Those of the packages that a text imports and that are installed."""
     used = [name for name in packages if re.search(rf"^\s*(?:import|from)\s+{re.escape(name)}\b", text, re.MULTILINE)]
     return tuple(name for name in used if importlib.util.find_spec(name) is not None)
-
-
-reward.examine = examine  # type: ignore[attr-defined]

@@ -15,7 +15,9 @@ from typing import Any
 from rlpost.envs.base import Env, EnvError, Task
 from rlpost.envs.load import load_rows, load_tasks
 from rlpost.eval.benchmark import Benchmark, EvalError, Row, Source
+from rlpost.reward.functions import load_reward
 from rlpost.reward.plugins import PluginError
+from rlpost.reward.score import RewardError
 
 _IDS = ("task_id", "unique_id", "id", "ID", "idx")
 
@@ -37,7 +39,11 @@ def tasks_of(
         if benchmark.env is not None and benchmark.load is None:
             return list(_env_tasks(benchmark, data, seed, {**benchmark.env_options, **options}))[:limit]
         rows = _numbered(benchmark, data)
-        return _unique([_task(benchmark, number, where, row) for number, where, row in rows][:limit])
+        tasks = _unique([_task(benchmark, number, where, row) for number, where, row in rows][:limit])
+        load_reward(benchmark.reward).check([task.data for task in tasks])
+        return tasks
+    except RewardError as error:
+        raise EvalError(f"benchmark {benchmark.name}: {error}") from error
     except (EnvError, PluginError) as error:
         hint = " (here: env_options.KEY=value)" if "env.options" in str(error) else ""
         raise EvalError(f"benchmark {benchmark.name}: {error}{hint}") from error
