@@ -142,7 +142,9 @@ def load_reward(target: str | Plugin | Mapping[str, Any]) -> RewardFunction:
         options = dict(target)
         name = options.pop("function", None)
         if not isinstance(name, str) or name.partition(":")[0].endswith(".py"):
-            raise RewardError(f"a reward with options names its function as 'function', built in or module:function: {target}")
+            raise RewardError(
+                f"a reward with options names its function as 'function', built in or module:function: {target}"
+            )
         return RewardFunction(_with_options(load_reward(name).function, name, options), name)
     name = target if isinstance(target, str) else target.target
     if isinstance(target, str) and ":" not in target:
@@ -166,7 +168,9 @@ def _with_options(function: Callable[..., Any], name: str, options: dict[str, An
     taken = [option for option in inspect.signature(function).parameters if option not in ("completion", "task")]
     unknown = [option for option in options if option not in taken]
     if unknown:
-        raise RewardError(f"reward function '{name}' takes no option '{unknown[0]}'; it takes: {', '.join(taken) or 'none'}")
+        raise RewardError(
+            f"reward function '{name}' takes no option '{unknown[0]}'; it takes: {', '.join(taken) or 'none'}"
+        )
     bound = functools.partial(function, **options)
     check = getattr(function, "check", None)
     if callable(check):

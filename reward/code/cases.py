@@ -21,7 +21,7 @@ from rlpost.reward.score import RewardError
 COLUMNS = ("input_output", "public_test_cases", "private_test_cases", "test_cases", "tests", "test", "test_list")
 _NAMES = ("fn_name", "func_name", "function_name")
 _CALLS = ("functional", "function_call", "call_based", "call", "function")
-_CALL_TESTS = '''
+_CALL_TESTS = """
 import json, math, pytest
 _cases = json.loads({cases!r})
 
@@ -38,7 +38,8 @@ def _same(ours, theirs):
     if isinstance(theirs, list):
         return isinstance(ours, list) and len(ours) == len(theirs) and all(map(_same, ours, theirs))
     if isinstance(theirs, dict):
-        return isinstance(ours, dict) and ours.keys() == theirs.keys() and all(_same(ours[k], theirs[k]) for k in theirs)
+        alike = isinstance(ours, dict) and ours.keys() == theirs.keys()
+        return alike and all(_same(ours[key], theirs[key]) for key in theirs)
     return ours == theirs
 
 @pytest.mark.parametrize("number", range(len(_cases)))
@@ -46,7 +47,7 @@ def test_case(number):
     given, accepted = _cases[number]
     ours = _plain(__function__(*given))
     assert any(_same(ours, _plain(one)) for one in accepted), (given, ours, accepted)
-'''
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,9 @@ def _inner(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(task: Mapping[str, Any]) -> Any:
     metadata = _read(task.get("metadata"))
-    return next((metadata[name] for name in _NAMES if metadata.get(name)), None) if isinstance(metadata, Mapping) else None
+    return (
+        next((metadata[name] for name in _NAMES if metadata.get(name)), None) if isinstance(metadata, Mapping) else None
+    )
 
 
 def _read(value: Any) -> Any:

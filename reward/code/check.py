@@ -72,8 +72,25 @@ ENDINGS = {
 }
 _LAZY = re.compile(r"\b(?:next|islice|takewhile|break|zip|anext|send)\b")
 _CHANGING = frozenset(
-    "append add update pop popitem popleft extend clear insert remove sort reverse discard setdefault assertIs assertIsNot "
-    "id".split()
+    [
+        "append",
+        "add",
+        "update",
+        "pop",
+        "popitem",
+        "popleft",
+        "extend",
+        "clear",
+        "insert",
+        "remove",
+        "sort",
+        "reverse",
+        "discard",
+        "setdefault",
+        "assertIs",
+        "assertIsNot",
+        "id",
+    ]
 )
 _IDENTITY = re.compile(rf"\bis\b|=|\bdel\b|\b(?:{'|'.join(_CHANGING)})\(")
 _LONG = 300_000
@@ -98,7 +115,7 @@ def check(
         program: Python text; its ``if __name__ == "__main__"`` part does not run.
         tests: Python text: statements, test functions and classes of pytest, or cases of unittest. They pass where all
             run to their end and something was asserted. A name they use is their own, else Python's, else a module of
-            the standard library, else the program's; a module that they import and that is not installed is the program.
+            the standard library, else the program's; a module that they import and nobody installed is the program.
         prelude: Python text of trusted helpers, run before the tests; its names win over the program's.
         names: names that come from the program even where the prelude or Python has them; where a dict, what each
             stands for, such as ``Solution().twoSum``.
@@ -176,7 +193,7 @@ def _settings(tests: str, prelude: str) -> dict[str, Any]:
         "lasting": _looks_at_identity(tests),
         "lazy": _LAZY.search(tests) is not None,
         "input": re.search(r"\b(?:stdin|input)\b", tests) is not None and "import" in tests,
-        "output": re.search(r"stdout|capsys|capfd|print", tests) is not None,
+        "output": re.search(r"stdout|capsys|capfd|\bprint\b|StringIO", tests) is not None,
     }
 
 
@@ -192,7 +209,7 @@ def _classes(prelude: str) -> list[str]:
 
 
 def _looks_at_identity(tests: str) -> bool:
-    """Whether tests ask for identity, or change what they hold: then containers must stay the same from call to call."""
+    """Whether tests ask for identity or change what they hold: containers must then stay the same from call to call."""
     if len(tests) > _LONG or not _IDENTITY.search(tests):
         return False
     try:

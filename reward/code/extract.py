@@ -100,8 +100,8 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
             place += 1
             continue
         closing = _closing(lines, marks, place)
-        last = lines[closing] if closing < len(lines) else ""
-        kept = [*lines[place + 1 : closing], marks[closing]["before"]] if last.strip() else lines[place + 1 : closing]
+        last = marks[closing]["before"] if closing in marks else ""
+        kept = [*lines[place + 1 : closing], last] if last.strip() else lines[place + 1 : closing]
         block = "\n".join(kept).rstrip("\n") + "\n"
         indented = mark["before"] and not mark["before"].strip()
         yield mark["language"].lower(), textwrap.dedent(block) if indented else block

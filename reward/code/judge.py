@@ -22,9 +22,35 @@ from rlpost.reward.code import mirror, suite
 from rlpost.reward.code.peer import OtherError, Peer
 
 _LIBRARY = frozenset(
-    "abc array collections collections.abc contextlib dataclasses datetime decimal enum fractions functools io "
-    "ipaddress itertools json json.decoder numbers pathlib queue random re statistics string struct types uuid "
-    "zoneinfo".split()
+    [
+        "abc",
+        "array",
+        "collections",
+        "collections.abc",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "fractions",
+        "functools",
+        "io",
+        "ipaddress",
+        "itertools",
+        "json",
+        "json.decoder",
+        "numbers",
+        "pathlib",
+        "queue",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "struct",
+        "types",
+        "uuid",
+        "zoneinfo",
+    ]
 )
 """Modules whose classes a program may send by name."""
 _PREDICATES = frozenset(
@@ -52,6 +78,7 @@ class _Judge(Peer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.named: set[type] = set()
+        self.shows = False
 
     def name(self, name: str) -> Any:
         """What the program calls so."""
@@ -103,8 +130,8 @@ class _Judge(Peer):
         raise CannotJudge(why)
 
     def replied(self, reply: dict[str, Any]) -> None:
-        """Print what the program printed."""
-        if printed := reply.get("out"):
+        """Print what the program printed, where the tests look at it."""
+        if self.shows and (printed := reply.get("out")):
             sys.stdout.write(str(printed))
 
     def answer(self, asked: dict[str, Any]) -> str:
@@ -226,7 +253,7 @@ def run(
         tests: Python text.
         prelude: Python text run before, e.g. helpers that the tests trust.
         names: names to be taken from the program even where ``prelude`` or Python has them, and what each stands for.
-        settings: ``classes``, ``lasting``, ``lazy``, ``share``, ``packages``, ``cpu_s``.
+        settings: ``classes``, ``lasting``, ``lazy``, ``output``, ``share``, ``packages``, ``cpu_s``.
         ask: hands a message to the program's side.
     """
     suite.start_clock(settings["cpu_s"])
@@ -238,7 +265,7 @@ def run(
     classes = {name: scope[name] for name in settings["classes"] if isinstance(scope.get(name), type)}
     packages = tuple(settings["packages"])
     peer = _Judge(lambda text: str(ask("ask", text=text)), 0, classes, settings["lasting"], packages)
-    peer.lazy = settings["lazy"]
+    peer.lazy, peer.shows = settings["lazy"], settings["output"]
     finder = _Finder(peer)
     sys.meta_path.append(finder)
     space = _Names(peer, packages)
@@ -261,12 +288,12 @@ def run(
                 del sys.modules[name]
     if isinstance(found.error, CannotJudge):
         ask("refused", why=str(found.error))
-    passed, error = found.passed, found.error
-    ask("verdict", ok=error is None, passed=passed, total=found.total, asserted=found.asserted)
-    if isinstance(error, Exception):
-        raise error
-    if error is not None:  # such as SystemExit: no way to end a test, let alone to pass it
-        raise RuntimeError(f"{type(error).__name__} in a test") from error
+    failure = found.error
+    ask("verdict", ok=failure is None, passed=found.passed, total=found.total, asserted=found.asserted)
+    if isinstance(failure, Exception):
+        raise failure
+    if failure is not None:  # such as SystemExit: no way to end a test, let alone to pass it
+        raise RuntimeError(f"{type(failure).__name__} in a test") from failure
 
 
 __all__ = ["CannotJudge", "OtherError", "run"]

@@ -1,7 +1,7 @@
 """The part of pytest that tests of generated programs use, for a process that has no pytest; they import it as such.
 
-``raises``, ``approx``, ``fixture``, ``param``, ``fail``, ``skip``, ``mark.parametrize`` and other marks, and the fixtures
-``capsys``, ``monkeypatch``, ``tmp_path`` and ``request``. Left out: plugins, scopes wider than a test, its command line.
+``raises``, ``approx``, ``fixture``, ``param``, ``fail``, ``skip``, ``mark.parametrize`` and other marks, and the
+fixtures ``capsys``, ``monkeypatch``, ``tmp_path`` and ``request``. Left out: plugins, scopes wider than a test.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import itertools
 import math
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-_count: Callable[[], None] = lambda: None  # noqa: E731: replaced by on_assertion
+_counts: list[Callable[[], None]] = []
 
 
 def on_assertion(count: Callable[[], None]) -> None:
     """Have every ``raises`` announce itself."""
-    global _count
-    _count = count
+    _counts[:] = [count]
 
 
 class Skipped(Exception):
@@ -71,7 +69,8 @@ class _Raises:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        _count()
+        for count in _counts:
+            count()
         if error is None:
             raise AssertionError(f"DID NOT RAISE {self._expected!r}")
         if not isinstance(error, self._expected):
@@ -107,9 +106,9 @@ def warns(*_: Any, **__: Any) -> Iterator[list[Any]]:
 deprecated_call = warns
 
 
-class approx:  # noqa: N801: pytest's name
-    """Equal within ``rel`` (1e-6) of the expected value or ``abs`` (1e-12), as pytest's; also inside sequences, mappings
-    and arrays."""
+class approx:
+    """Equal within ``rel`` (1e-6) of the expected value or ``abs`` (1e-12), as pytest's; also inside sequences,
+    mappings and arrays."""
 
     __array_priority__ = 100
     __array_ufunc__ = None
@@ -168,9 +167,14 @@ class _Mark:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if self.name == "parametrize":
             return _parametrize(*arguments, **keywords)
-        if len(arguments) == 1 and not keywords and (inspect.isfunction(arguments[0]) or isinstance(arguments[0], type)):
-            arguments[0].__dict__.get("skips") or setattr(arguments[0], "skips", self.skips)
-            return arguments[0]
+        if (
+            len(arguments) == 1
+            and not keywords
+            and (inspect.isfunction(arguments[0]) or isinstance(arguments[0], type))
+        ):
+            marked: Any = arguments[0]
+            marked.skips = self.skips or getattr(marked, "skips", False)
+            return marked
         conditional = self.name in ("skipif", "xfail") and (not arguments or bool(arguments[0]))
         return _Mark(self.name, conditional)
 
@@ -232,8 +236,9 @@ def _needed(function: Any, space: Mapping[str, Any], owner: Any) -> list[tuple[s
 
 
 def _fixture(name: str, space: Mapping[str, Any], owner: Any) -> Any:
-    named = [vars(owner).get(name) if owner else None, dict.get(space, name)]  # type: ignore[arg-type]
-    named += [made for made in space.values() if getattr(made, "fixture", {}) and made.fixture.get("name") == name]
+    named = [vars(owner).get(name) if owner else None, dict(space).get(name)]
+    made_here = [made for made in space.values() if inspect.isfunction(made) and "fixture" in vars(made)]
+    named += [made for made in made_here if vars(made)["fixture"].get("name") == name]
     return next((made for made in named if inspect.isfunction(made) and "fixture" in vars(made)), None)
 
 
@@ -263,12 +268,14 @@ def _run(function: Any, space: Mapping[str, Any], owner: Any, values: dict[str, 
 
 def _hooks(stack: contextlib.ExitStack, instance: Any, space: Mapping[str, Any], function: Any) -> None:
     if instance is None:
-        before, after = dict.get(space, "setup_function"), dict.get(space, "teardown_function")  # type: ignore[arg-type]
+        before, after = map(dict(space).get, ("setup_function", "teardown_function"))
         arguments: list[list[Any]] = [[function]]
         pairs = [(before, after)]
     else:
         names = ("class", "method")
-        pairs = [(getattr(instance, f"setup_{name}", None), getattr(instance, f"teardown_{name}", None)) for name in names]
+        pairs = [
+            (getattr(instance, f"setup_{name}", None), getattr(instance, f"teardown_{name}", None)) for name in names
+        ]
         arguments = [[], [function]]
     for (begin, end), given in zip(pairs, arguments, strict=True):
         if begin is not None:
@@ -293,7 +300,7 @@ def _make(
         ready[name] = stack.enter_context(_BUILT_IN[name]())
         return ready[name]
     if name == "request":
-        return SimpleNamespace(param=values.get("fixture", None), addfinalizer=stack.callback)
+        return SimpleNamespace(param=values.get("fixture"), addfinalizer=stack.callback)
     made = _fixture(name, space, owner)
     if made is None:
         raise LookupError(f"fixture '{name}' not found")

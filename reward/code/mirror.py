@@ -10,11 +10,30 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-BINARY = "add sub mul truediv floordiv mod pow matmul lshift rshift and or xor".split()
-COMPARING = "lt le gt ge".split()
-UNARY = "len bool str repr int float complex abs neg pos invert index round trunc floor ceil reversed enter".split()
-KEYED = "getitem setitem delitem exit format".split()
-ASYNCHRONOUS = "anext aenter aexit".split()
+BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift", "and", "or", "xor"]
+COMPARING = ["lt", "le", "gt", "ge"]
+UNARY = [
+    "len",
+    "bool",
+    "str",
+    "repr",
+    "int",
+    "float",
+    "complex",
+    "abs",
+    "neg",
+    "pos",
+    "invert",
+    "index",
+    "round",
+    "trunc",
+    "floor",
+    "ceil",
+    "reversed",
+    "enter",
+]
+KEYED = ["getitem", "setitem", "delitem", "exit", "format"]
+ASYNCHRONOUS = ["anext", "aenter", "aexit"]
 SPECIAL = frozenset(
     f"__{name}__"
     for name in [

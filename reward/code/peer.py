@@ -23,8 +23,14 @@ from rlpost.reward.code import mirror
 from rlpost.reward.code.values import PLAIN, Codec
 
 _UNARY: dict[str, Callable[..., Any]] = {
-    **{name: getattr(builtins, name) for name in "len bool str repr int float complex abs round reversed format".split()},
-    **{name: getattr(operator, name) for name in "neg pos invert index getitem setitem delitem contains".split()},
+    **{
+        name: getattr(builtins, name)
+        for name in ["len", "bool", "str", "repr", "int", "float", "complex", "abs", "round", "reversed", "format"]
+    },
+    **{
+        name: getattr(operator, name)
+        for name in ["neg", "pos", "invert", "index", "getitem", "setitem", "delitem", "contains"]
+    },
     **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
 }
 _BINARY = {name: getattr(operator, f"__{name}__") for name in (*mirror.BINARY, *mirror.COMPARING)}
@@ -199,16 +205,17 @@ class Peer:
 
     def _export(self, value: Any) -> dict[str, Any]:
         if isinstance(value, ModuleType):
-            name = value.__name__
-            return {"module": name} if name.partition(".")[0] in self._packages else {"theirs": self._number(value)}
+            ours = value.__name__.partition(".")[0] not in self._packages
+            return {"theirs": self._number(value)} if ours else {"module": value.__name__}
         if id(value) in self._elsewhere:
             return {"yours": self._elsewhere[id(value)]}
         if isinstance(value, BaseException):
             return self._export_error(value)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, BuiltinFunctionType) and getattr(builtins, value.__name__, None) is value:
-            return {"function": [value.__name__, self._number(value), self._class(type(value))]}
+        name = getattr(value, "__name__", "")
+        if isinstance(value, BuiltinFunctionType) and vars(builtins).get(name) is value:
+            return {"function": [name, self._number(value), self._class(type(value))]}
         return {"theirs": [self._number(value), self._class(type(value)), _hash_of(value)]}
 
     def _number(self, value: Any) -> int:
@@ -229,7 +236,11 @@ class Peer:
         if mirror.TYPES.get(kind.__name__) is kind:
             return {"type": kind.__name__}
         module = sys.modules.get(kind.__module__)
-        if kind.__module__.partition(".")[0] in self._packages and getattr(module, kind.__name__, None) is kind:
+        if (
+            kind.__module__.partition(".")[0] in self._packages
+            and module is not None
+            and vars(module).get(kind.__name__) is kind
+        ):
             return {"library": [kind.__module__, kind.__name__]}
         number = self._number(kind)
         if number not in self._described:

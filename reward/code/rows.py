@@ -54,7 +54,37 @@ class Tests:
     cases: Cases | None = None
 
 
-@checked_by(lambda rows, packages=("numpy",): examine(rows, packages))
+def examine(rows: Sequence[Mapping[str, Any]], packages: Sequence[str] = ("numpy",)) -> None:
+    """Refuse rows whose tests would pay for nothing, before anything is trained on them.
+
+    Raises:
+        RewardError: names the first of them: it has no tests; nothing in them asserts; an empty program passes, or one
+            whose functions do nothing; or they cannot be judged. Or a package is not installed.
+    """
+    for name in packages:
+        if name != "numpy" and importlib.util.find_spec(name) is None:
+            raise RewardError(f"the reward's option 'packages' names '{name}', which is not installed here")
+    with ThreadPoolExecutor(at_once()) as pool:
+        found = list(pool.map(lambda row: _fault(row, packages), rows))
+    bad = [(number, fault) for number, fault in enumerate(found) if fault]
+    if bad:
+        raise RewardError(
+            f"row {bad[0][0]}: {bad[0][1]} ({len(bad)} of {len(rows)} rows cannot be judged by their tests; leave them "
+            "out or mend them)"
+        )
+
+
+def _fault(task: Mapping[str, Any], packages: Sequence[str]) -> str:
+    try:
+        tests = read_tests(task)
+        if tests.cases is None and sandbox.isolation() is not None:
+            _refuse_empty(tests, _imported(packages, tests.text))
+    except RewardError as error:
+        return str(error)
+    return ""
+
+
+@checked_by(examine)
 def reward(
     completion: str,
     task: Mapping[str, Any],
@@ -89,39 +119,6 @@ def reward(
     return Score(verdict.share, parts)
 
 
-def examine(rows: Sequence[Mapping[str, Any]], packages: Sequence[str] = ("numpy",)) -> None:
-    """Refuse rows whose tests would pay for nothing, before anything is trained on them.
-
-    Raises:
-        RewardError: names the first of them: it has no tests; nothing in them asserts; an empty program passes, or one
-            whose functions do nothing; or they cannot be judged. Or a package is not installed.
-    """
-    for name in packages:
-        if name != "numpy" and importlib.util.find_spec(name) is None:
-            raise RewardError(f"the reward's option 'packages' names '{name}', which is not installed here")
-    with ThreadPoolExecutor(at_once()) as pool:
-        found = list(pool.map(lambda row: _fault(row, packages), rows))
-    bad = [(number, fault) for number, fault in enumerate(found) if fault]
-    if bad:
-        raise RewardError(
-            f"row {bad[0][0]}: {bad[0][1]} ({len(bad)} of {len(rows)} rows cannot be judged by their tests; leave them out "
-            "or mend them)"
-        )
-
-
-def _fault(task: Mapping[str, Any], packages: Sequence[str]) -> str:
-    try:
-        tests = read_tests(task)
-        if tests.cases is not None:
-            silent = not tests.cases.function and not any(wanted.strip() for _, wanted in tests.cases.pairs)
-            return "every case wants an empty output: a program that does nothing passes" if silent else ""
-        if sandbox.isolation() is not None:
-            _refuse_empty(tests, _imported(packages, tests.text))
-    except RewardError as error:
-        return str(error)
-    return ""
-
-
 @lru_cache(maxsize=1024)
 def _refuse_empty(tests: Tests, packages: tuple[str, ...]) -> None:
     idle = bool(tests.prelude)  # an empty answer goes on with its function's head
@@ -138,9 +135,7 @@ def _judged(code: str, tests: Tests, share: bool, packages: Sequence[str], memor
     if tests.cases is not None:
         names = {"__function__": _callee(code, tests.cases.function)}
     program = assemble(code, tests.prelude, tests.wanted)
-    return check(
-        program, tests.text, prelude=tests.prelude, names=names, limits=limits, packages=used, share=share
-    )
+    return check(program, tests.text, prelude=tests.prelude, names=names, limits=limits, packages=used, share=share)
 
 
 def assemble(code: str, prelude: str, wanted: Sequence[str]) -> str:
@@ -164,8 +159,8 @@ def read_tests(task: Mapping[str, Any]) -> Tests:
     except (KeyError, TypeError) as error:
         raise RewardError(f"the row's inputs and outputs cannot be read: {type(error).__name__}: {error}") from error
     if cases is not None:
-        if not cases.pairs:
-            raise RewardError("the row has no cases")
+        if not cases.function and not any(wanted.strip() for _, wanted in cases.pairs):
+            raise RewardError("every case of the row wants an empty output: a program that does nothing passes")
         wanted = (cases.function, "Solution") if cases.function else ()
         starter = _prelude(task.get("starter_code"), needs="import")
         return Tests(cases.tests() if cases.function else "", starter, (), wanted, cases)
@@ -198,7 +193,15 @@ def _prelude(prompt: Any, needs: str) -> str:
     """A prompt, as far as it is Python that may run: definitions, imports and constants."""
     text = prompt if isinstance(prompt, str) and needs in prompt else ""
     tree = parsed(text) if re.search(r"^(?:async def|def|class|import|from|@)\b", text, re.MULTILINE) else None
-    harmless = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    harmless = (
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+    )
     if tree is None or not all(isinstance(node, harmless) or _is_text(node) for node in tree.body):
         return ""
     return text if text.endswith("\n") else f"{text}\n"

@@ -1,7 +1,7 @@
 """Programs that read standard input and write standard output, one run a case; the output is compared outside.
 
-``judge_cases`` is the host's side, ``_RUNNER`` what happens in the sandbox session: a fork a case, with files for input and
-output. Left out: interactive tasks and tasks with several right outputs.
+``judge_cases`` is the host's side, ``_RUNNER`` what happens in the sandbox session: a fork a case, with files for input
+and output. Left out: interactive tasks and tasks with several right outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlpost.reward.sandbox import Limits, Session
 _TOLERANCE = 1e-6
 _LONGEST_SITTING = 6
 """Times one case's processor time that all cases together may use."""
-_RUNNER = '''
+_RUNNER = """
 def run_cases(program, inputs, cpu_s, call):
     import os, resource, sys, threading, atexit, types, builtins, linecache
     code = compile(program, "<program>", "exec", dont_inherit=True)
@@ -70,7 +70,7 @@ def run_cases(program, inputs, cpu_s, call):
         signal = status & 127
         if not call("output", case=number, code=status >> 8, signal=signal, out=written, err=said):
             return
-'''
+"""
 
 
 def judge_cases(

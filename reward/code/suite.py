@@ -1,12 +1,13 @@
 """Runs a test file as its author meant it: its statements, then its test functions and classes; counts what asserted.
 
-Known are plain asserts, pytest's functions and classes (through ``mini_pytest``) and unittest's cases; what stands under
+Known are plain asserts, pytest's functions and classes (through ``mini_pytest``) and unittest's cases; what is under
 ``if __name__ == "__main__"`` runs too. Runs in the tests' process; knows nothing of the program. Left out: doctests.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import signal
 import sys
@@ -31,7 +32,7 @@ class OutOfTime(BaseException):
 
 @dataclass(slots=True)
 class Found:
-    """What came of the tests: how many of how many units passed, how often something was asserted, the first failure."""
+    """What came of the tests: how many of how many units passed, how often anything was asserted, the first failure."""
 
     share: bool
     passed: int = 0
@@ -69,7 +70,7 @@ def stop_clock() -> None:
 
 def run(tests: str, space: dict[str, Any], share: bool) -> Found:
     """Run the tests in a namespace; stops at the first failure unless a share is asked for."""
-    found, planned = Found(share), 1
+    found, planned = Found(share), 0
     unittest.main = lambda *_, **__: None  # type: ignore[assignment, misc]
     sys.modules["pytest"] = mini_pytest
     linecache.cache[_FILE] = (len(tests), None, tests.splitlines(keepends=True), _FILE)
@@ -78,14 +79,16 @@ def run(tests: str, space: dict[str, Any], share: bool) -> Found:
     try:
         code, planned = _compiled(tests, found)
         exec(code, space)
-        for test in _collected(space):
+        collected = list(_collected(space))
+        planned += len(collected)
+        for test in collected:
             with found:
                 test()
     except BaseException as error:
         found.error = found.error or error
-    if found.total == 0 and found.error is None:
-        found.passed = found.total = 1
-    found.total = max(found.total, planned)
+    if planned == 0 and found.error is None:
+        found.passed = 1
+    found.total = max(found.total, planned, 1)
     return found
 
 
@@ -93,10 +96,10 @@ def _compiled(tests: str, found: Found) -> tuple[types.CodeType, int]:
     """The statements, and how many units there are among them."""
     if len(tests) > _LONGEST:
         found.asserted = tests.count("assert")
-        return compile(tests, _FILE, "exec", dont_inherit=True), 1
+        return compile(tests, _FILE, "exec", dont_inherit=True), 0
     tree = ast.parse(tests, _FILE)
     tree.body = list(_statements(tree.body, found.share))
-    units = sum(_is_unit(node) for node in ast.walk(tree)) if found.share else 1
+    units = sum(_is_unit(node) for node in ast.walk(tree)) if found.share else 0
     return compile(ast.fix_missing_locations(tree), _FILE, "exec", dont_inherit=True), units
 
 
@@ -124,7 +127,7 @@ def _statements(body: list[ast.stmt], units: bool) -> Iterator[ast.stmt]:
 
 
 def asserts(node: ast.AST) -> bool:
-    """Whether this statement itself asserts: by ``assert``, a function so called, ``raises``, or ``if`` and ``raise``."""
+    """Whether this statement asserts: by ``assert``, a function so called, ``raises``, or ``if`` and ``raise``."""
     if isinstance(node, ast.Assert):
         return True
     if isinstance(node, ast.If | ast.Try):
@@ -172,7 +175,7 @@ def _collected(space: dict[str, Any]) -> Iterator[Callable[[], Any]]:
     for thing in here:
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase):
             for name in unittest.defaultTestLoader.getTestCaseNames(thing):
-                yield lambda case=thing(name): _run_case(case)  # type: ignore[misc]
+                yield functools.partial(_run_case, thing(name))
         elif isinstance(thing, type) and thing.__name__.startswith("Test"):
             yield from mini_pytest.methods(thing, space)
         elif isinstance(thing, types.FunctionType) and thing.__name__.startswith("test"):
@@ -182,15 +185,15 @@ def _collected(space: dict[str, Any]) -> Iterator[Callable[[], Any]]:
 class _Result(unittest.TestResult):
     first: BaseException | None = None
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802: unittest's name
+    def addError(self, test: Any, err: Any) -> None:
         self.first = self.first or err[1]
 
-    addFailure = addError  # noqa: N815
+    addFailure = addError
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         self.first = self.first or (err and err[1])
 
-    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: Any) -> None:
         self.first = self.first or AssertionError(f"{test} passes, and was expected to fail")
 
 
@@ -199,4 +202,3 @@ def _run_case(case: unittest.TestCase) -> None:
     unittest.TestSuite([case]).run(result)
     if result.first is not None:
         raise result.first
-

@@ -214,8 +214,7 @@ class Codec:
 
     def _empty(self, kind: str, content: list[Any]) -> Any:
         if kind == "object":
-            made = self._classes[content[2]]
-            return made.__new__(made)
+            return object.__new__(self._classes[content[2]])
         if kind == "default":
             return defaultdict(self.value(content[2]))
         if kind == "deque":

@@ -1,6 +1,6 @@
 """HumanEval+ and MBPP+: rows of EvalPlus as published, on the hub or in its own release files.
 
-On the hub a row has its tests as a program (``test``). A release file has inputs (``base_input``, ``plus_input``), which
+On the hub a row has its tests as a program (``test``). A release file has ``base_input`` and ``plus_input``, which
 win where a row has both; the expected outputs are then what the reference solution returns, compared as EvalPlus 0.3.1
 compares, its oracles of single tasks included. Left out: its time limits that grow with the reference's own time.
 """

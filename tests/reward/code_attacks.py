@@ -1,7 +1,7 @@
 """Programs that want to pass tests that hand them functions and objects, use their operators, or count on exceptions.
 
-``SQUARE`` wants ``square_plus(x) == x * x + 7`` in many ways at once: by ``map``, ``in``, callbacks, tolerance, raises and
-unittest. ``OTHERS`` have tests of their own. None may pass.
+``SQUARE`` wants ``square_plus(x) == x * x + 7`` in many ways at once: by ``map``, ``in``, callbacks, tolerance, raises
+and unittest. ``OTHERS`` have tests of their own. None may pass.
 """
 
 from __future__ import annotations
@@ -263,14 +263,14 @@ _OTHERS = {
     ),
     "a method of a test case is replaced": (
         "def check_all(case):\n    case.assertEqual = lambda *a: None\n    return 1",
-        "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(check_all(self), 2)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertEqual(check_all(self), 2)",
     ),
     "a function of the tests is changed": (
         "def run(f):\n    f.__code__ = (lambda: 5).__code__\n    f.__defaults__ = (5,)\n    return f()",
         "def three(x=3): return x\nassert run(three) == 5 and three() == 5",
     ),
     "a class of the tests is changed": (
-        "def touch(p):\n    type(p).__eq__ = lambda s, o: True\n    p.__class__.__eq__ = lambda s, o: True\n    return p",
+        "def touch(p):\n    type(p).__eq__ = lambda s, o: True\n    p.__class__.__eq__ = lambda s, o: 1\n    return p",
         "class P:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return self.x == o.x\n"
         "assert touch(P(1)) == P(2)",
     ),
@@ -336,7 +336,4 @@ ATTACKS = {
     **{name: (_dedented(program), _dedented(tests)) for name, (program, tests) in _OTHERS.items()},
 }
 """(program, tests) by name."""
-RIGHT = (
-    "def square_plus(x):\n    return x * x + 7\n"
-    "def apply(f, x): return f(x)\n"
-)
+RIGHT = "def square_plus(x):\n    return x * x + 7\ndef apply(f, x): return f(x)\n"

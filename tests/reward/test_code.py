@@ -247,8 +247,8 @@ def test_rows_without_tests_are_errors(task: dict[str, object], says: str) -> No
         ("```bash\npip\n```\n```python\nx = 1\n```\n```text\nout\n```", "x = 1\n"),
         ("```\nx = 1\n```", "x = 1\n"),
         ("```Python title\nx = 1\n```", "x = 1\n"),
-        ("```python\nx = 1", "```python\nx = 1"),
-        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
+        ("```python\nx = 1", "x = 1\n"),
+        ("  ```python\n  x = 1\n  ```", "x = 1\n"),
     ],
 )
 def test_extract_code(text: str, code: str) -> None:
