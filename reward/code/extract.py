@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -103,8 +102,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         last = marks[closing]["before"] if closing in marks else ""
         kept = [*lines[place + 1 : closing], last] if last.strip() else lines[place + 1 : closing]
         block = "\n".join(kept).rstrip("\n") + "\n"
-        indented = mark["before"] and not mark["before"].strip()
-        yield mark["language"].lower(), textwrap.dedent(block) if indented else block
+        yield mark["language"].lower(), _outdented(block, mark["before"])
         place = closing + 1
 
 
@@ -115,10 +113,16 @@ def _closing(lines: list[str], marks: dict[int, re.Match[str]], opening: int) ->
     after = [place for place, mark in marks.items() if place > opening and mark["fence"].startswith(kind)]
     after = [place for place in after if not marks[place]["language"]]
     for place in after[:20]:
-        code = textwrap.dedent("\n".join([*lines[opening + 1 : place], marks[place]["before"]]))
+        code = _outdented("\n".join([*lines[opening + 1 : place], marks[place]["before"]]), marks[opening]["before"])
         if parsed(code) is not None and code.strip():
             return place
     return after[0] if after else len(lines)
+
+
+def _outdented(code: str, before: str) -> str:
+    """The lines of a block without the spaces that stand before its fence."""
+    width = len(before) if not before.strip() else 0
+    return "\n".join(line[min(width, len(line) - len(line.lstrip())) :] for line in code.split("\n"))
 
 
 def _unfenced(text: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 _SMALL = 1 << 53
+_AS_IS = (int, str, float)
 _BUILD: dict[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,
     "frozenset": frozenset,
@@ -165,10 +166,22 @@ class Codec:
             return self._code_tuple(value)
         return self._code_rarer(value)
 
+    def _items(self, values: Any) -> list[Any]:
+        return [
+            item
+            if (kind := type(item)) is str or (kind is int and -_SMALL <= item <= _SMALL)
+            else {"tuple": self._items(item)}
+            if kind is tuple
+            else self.code(item)
+            for item in values
+        ]
+
     def _code_tuple(self, value: Any) -> Any:
-        items = [self.code(item) for item in tuple.__iter__(value)]
+        items = self._items(tuple.__iter__(value))
+        if type(value) is tuple:
+            return {"tuple": items}
         names = getattr(type(value), "_fields", None)
-        if type(value) is tuple or not isinstance(names, tuple) or len(names) != len(items):
+        if not isinstance(names, tuple) or len(names) != len(items):
             return {"tuple": items}
         return {"named": [str(type(value).__name__), [str(name) for name in names], items]}
 
@@ -196,7 +209,7 @@ class Codec:
     def _content(self, thing: Any) -> list[Any]:
         kind = next((kind for made, kind in _CONTAINERS if isinstance(thing, made)), "object")
         if kind == "list":
-            return [kind, [self.code(item) for item in list.__iter__(thing)]]
+            return [kind, self._items(list.__iter__(thing))]
         if kind in _DICTS:
             pairs = [[self.code(key), self.code(value)] for key, value in dict.items(thing)]
             return [kind, pairs, self._factory(thing)] if kind == "default" else [kind, pairs]
@@ -232,7 +245,7 @@ class Codec:
         elif kind == "bytearray":
             items = bytes.fromhex(held)
         else:
-            items = [self.value(item) for item in held]
+            items = [item if type(item) in _AS_IS else self.value(item) for item in held]
         thing.clear()
         (thing.update if isinstance(thing, dict | set) else thing.extend)(items)
 
@@ -241,6 +254,8 @@ class Codec:
         if not isinstance(coded, dict):
             return coded
         ((kind, content),) = coded.items()
+        if kind == "tuple":
+            return tuple([item if type(item) in _AS_IS else self.value(item) for item in content])
         if kind == "node":
             return self._objects[int(content)]
         if kind in _BUILD:

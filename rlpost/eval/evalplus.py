@@ -38,9 +38,9 @@ def check(candidate):
         for given in inputs:
             expected = _reference[{name!r}](*copy.deepcopy(given))
             out = candidate(*given)
-            atol = 1e-6 if atol == 0 and _floats(expected) else atol
             right = _right(given, out, expected, atol)
-            if right is None or (not right and atol != 0):
+            atol = 1e-6 if atol == 0 and _floats(expected) else atol
+            if not right and atol != 0:
                 assert type(out) == type(expected), (given, out, expected)
                 assert not isinstance(expected, (list, tuple)) or len(out) == len(expected), (given, out, expected)
                 assert np.allclose(out, expected, rtol=1e-07, atol=atol), (given, out, expected)
@@ -53,7 +53,7 @@ _EQUAL = "return out == expected"
 _SET = "return set(out) == set(expected)"
 _NOT_NONE = "return out == (expected is not None) if isinstance(out, bool) else (expected is None) == (out is None)"
 _HUMANEVAL_RULES = {
-    "find_zero": "return abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol or 1 / 0",
+    "find_zero": "assert abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol; return True",
 }
 _MBPP_RULES = {
     "are_equivalent": "return True",

@@ -166,7 +166,6 @@ def test_ways_to_read_and_write(program: str) -> None:
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
         "print(input()\n",
         "print(input())\n1 / 0",
-        "import os\nif os.fork() == 0: print(input())",
     ],
 )
 def test_wrong_ways(program: str) -> None:
