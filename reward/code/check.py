@@ -7,6 +7,7 @@ they compare with, nor end them early. Left out: tests by standard input and out
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import marshal
 import queue
@@ -328,17 +329,16 @@ def _install(side: str) -> str:
     """A block that makes one side and what it needs importable in a session that has no files of ours."""
     names = [f"rlpost.reward.code.{name}" for name in (*_MODULES[side], side)]
     folder = Path(__file__).parent
-    codes = {
-        name: marshal.dumps(compile((folder / f"{name.rpartition('.')[2]}.py").read_text(), f"<{name}>", "exec"))
-        for name in names
-    }
+    texts = {name: (folder / f"{name.rpartition('.')[2]}.py").read_text() for name in names}
+    codes = [(name, compile(text, f"<{name}>", "exec", optimize=2)) for name, text in texts.items()]
+    packed = base64.b64encode(marshal.dumps(codes)).decode()
     return f"""
-import marshal, sys, types
+import base64, marshal, sys, types
 for _name in ("rlpost", "rlpost.reward", "rlpost.reward.code"):
     sys.modules[_name] = types.ModuleType(_name)
-for _name, _code in {codes!r}.items():
+for _name, _code in marshal.loads(base64.b64decode({packed!r})):
     sys.modules[_name] = types.ModuleType(_name)
-    exec(marshal.loads(_code), sys.modules[_name].__dict__)
+    exec(_code, sys.modules[_name].__dict__)
     setattr(sys.modules["rlpost.reward.code"], _name.rpartition(".")[2], sys.modules[_name])
 {side} = sys.modules["rlpost.reward.code.{side}"]
 """
