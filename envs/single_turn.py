@@ -6,6 +6,7 @@ feedback in between (write an Env with a ``step`` of its own).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -23,7 +24,8 @@ class SingleTurn(OneAnswer):
     Args:
         task: its ``data`` are the columns of one row.
         seed: not used.
-        reward: the reward function: a built-in's name, ``module:function``, or ``file.py:function``.
+        reward: the reward function: a built-in's name, ``module:function``, or ``file.py:function``; or
+            ``{function: name, ...}`` with keyword arguments of it.
         prompt: the column with the prompt: a string, or a list of chat messages.
         system_prompt: a system message put first, where the prompt brings none.
         template: what the user message says, with columns in braces, e.g. ``"Problem: {question}"``; then ``prompt``
@@ -40,7 +42,7 @@ class SingleTurn(OneAnswer):
         self,
         task: Task,
         seed: int,
-        reward: str | Plugin,
+        reward: str | Plugin | Mapping[str, Any],
         prompt: str = "prompt",
         system_prompt: str | None = None,
         template: str | None = None,
@@ -118,6 +120,15 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
+def _loaded(reward: str | Plugin | Mapping[str, Any]) -> RewardFunction:
+    return _loaded_options(json.dumps(reward)) if isinstance(reward, Mapping) else _loaded_name(reward)
+
+
 @lru_cache(maxsize=16)
-def _loaded(reward: str | Plugin) -> RewardFunction:
+def _loaded_name(reward: str | Plugin) -> RewardFunction:
     return load_reward(reward)
+
+
+@lru_cache(maxsize=16)
+def _loaded_options(reward: str) -> RewardFunction:
+    return load_reward(json.loads(reward))

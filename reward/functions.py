@@ -7,6 +7,7 @@ out: coroutines, and functions that compare the completions of a group (each is 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import math
@@ -149,17 +150,42 @@ class RewardFunction:
         return signature.parameters
 
 
-def load_reward(target: str | Plugin) -> RewardFunction:
-    """The reward function that a recipe names; see ``Registry.load``.
+def load_reward(target: str | Plugin | Mapping[str, Any]) -> RewardFunction:
+    """The reward function that a recipe names, see ``Registry.load``; with options, ``{function: code, share: true}``,
+    which are keyword arguments of the function (not for a file's).
 
     Raises:
-        RewardError: there is none of that name, or it is not a reward function.
+        RewardError: there is none of that name, it is not a reward function, or it takes no such option.
     """
+    if isinstance(target, Mapping):
+        options = dict(target)
+        name = options.pop("function", None)
+        if not isinstance(name, str) or name.partition(":")[0].endswith(".py"):
+            raise RewardError(
+                f"a reward with options names its function as 'function', built in or module:function: {target}"
+            )
+        return RewardFunction(_with_options(load_reward(name).function, name, options), name)
     name = target.target if isinstance(target, Plugin) else target
     try:
         return RewardFunction(REWARDS.load(target), str(name))
     except PluginError as error:
         raise RewardError(str(error)) from error
+
+
+def _with_options(function: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """The function with its options set, and so its check, as far as that takes them."""
+    taken = [option for option in inspect.signature(function).parameters if option not in ("completion", "task")]
+    unknown = [option for option in options if option not in taken]
+    if unknown:
+        raise RewardError(
+            f"reward function '{name}' takes no option '{unknown[0]}'; it takes: {', '.join(taken) or 'none'}"
+        )
+    bound = functools.partial(function, **options)
+    check = getattr(function, "check", None)
+    if callable(check):
+        known = {option: value for option, value in options.items() if option in inspect.signature(check).parameters}
+        bound.check = functools.partial(check, **known)  # type: ignore[attr-defined]
+    return bound
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

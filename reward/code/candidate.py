@@ -1,24 +1,27 @@
 """The program's side: it runs the program, and then does with its objects what the tests' side asks for.
 
 It shares its process with the program, so nothing it says is believed: it can only hand over values, and wrong ones
-fail the tests. Runs in a sandbox session; imports nothing of ours but ``values``. Left out: the tests.
+fail the tests. Runs in a sandbox session; imports nothing of ours but ``peer``. Left out: the tests, and programs that
+read standard input (``stdio``).
 """
 
 from __future__ import annotations
 
-import itertools
+import builtins
+import contextlib
+import io
 import json
 import linecache
-import operator
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
-from rlpost.reward.code import values
+from rlpost.reward.code.peer import Peer
+from rlpost.reward.code.values import PLAIN
 
 _FILE = "<program>"
-_objects: list[Any] = []  # what stayed here; its place is its number on the other side
+_ROOM = 1 << 20
 _program = types.ModuleType("solution")
 
 
@@ -32,55 +35,89 @@ def load(text: str) -> None:
         raise RuntimeError("the program left before the tests") from error
 
 
-def answer(request: str, reply: Callable[..., Any]) -> None:
-    """Do one thing that the tests ask for and hand the result over."""
-    asked = json.loads(request)
-    try:
-        arguments = [values.decode(coded, _mine) for coded in asked["arguments"]]
-        keywords = {name: values.decode(coded, _mine) for name, coded in asked["keywords"].items()}
-        before = [values.encode(value, _stay) for value in arguments]
-        value = values.encode(_DO[asked["do"]](*arguments, **keywords), _stay)
-        after = [values.encode(value, _stay) for value in arguments]
-    except Exception as error:
-        reply("reply", raised=[type(error).__name__, str(error)[:500]])
-        return
-    changed = {place: now for place, (then, now) in enumerate(zip(before, after, strict=True)) if now != then}
-    reply("reply", value=value, changed=changed)
+def serve(call: Callable[..., Any], settings: dict[str, Any]) -> None:
+    """Answer until the tests' side says no more."""
+    classes = {name: vars(_program).get(name) for name in settings["classes"]}
+    shared = {name: kind for name, kind in classes.items() if isinstance(kind, type)}
+    lasting, packages = settings["lasting"], tuple(settings["packages"])
+    peer = _Candidate(lambda text: str(call("say", text=text)), 1, shared, lasting, packages)
+    if settings["input"]:
+        peer.take_over_input()
+    message = call("say", text="")
+    while True:
+        message = call("say", text=peer.answer(json.loads(message)))
 
 
-def _stay(value: Any) -> dict[str, Any]:
-    if isinstance(value, types.ModuleType):
-        return {"module": value.__name__}
-    _objects.append(value)
-    return {"remote": [len(_objects) - 1, type(value).__name__]}
+class _Output(io.StringIO):
+    """What one answer prints."""
+
+    def write(self, text: str) -> int:
+        if self.tell() + len(text) > _ROOM:
+            raise MemoryError(f"the program printed more than {_ROOM} characters in one call")
+        return super().write(text)
 
 
-def _mine(kind: str, content: Any) -> Any:
-    if kind != "remote":
-        raise ValueError(f"unknown kind {kind}")
-    return _objects[content]
+class _Candidate(Peer):
+    """Does all that it is asked, and passes on what was printed."""
+
+    printed = ""
+
+    def do(self, what: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        """Do one thing."""
+        with contextlib.redirect_stdout(_Output()) as out:
+            try:
+                return super().do(what, arguments, keywords)
+            finally:
+                self.printed += out.getvalue()
+
+    def ask(self, do: str, *arguments: Any, **keywords: Any) -> Any:
+        """The same, with what was printed so far shown before it."""
+        self.printed += sys.stdout.getvalue() if isinstance(sys.stdout, _Output) else ""
+        if isinstance(sys.stdout, _Output):
+            sys.stdout.seek(0)
+            sys.stdout.truncate()
+        return super().ask(do, *arguments, **keywords)
+
+    def _packed(self, message: dict[str, Any], values: list[Any]) -> str:
+        printed, self.printed = self.printed, ""
+        return super()._packed({**message, "out": printed} if printed else message, values)
+
+    def take_over_input(self) -> None:
+        """Let the program read what the tests put into ``input`` or standard input."""
+        builtins.input = lambda prompt="": self.ask("input", str(prompt))
+        sys.stdin = _Input(self)
+
+    def _do_call(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        """A class that the tests call gives them an object, also where it derives from a plain value's."""
+        if isinstance(function, type) and function.__module__ == "solution" and issubclass(function, PLAIN):
+            self._codec.keep_whole(function)
+        return function(*arguments, **keywords)
+
+    def _do_name(self, name: str) -> Any:
+        if name not in _program.__dict__:
+            raise NameError(f"name '{name}' is not defined")
+        return _program.__dict__[name]
+
+    def _do_path(self, path: str) -> Any:
+        """What an entry point such as ``Solution().twoSum`` stands for."""
+        return eval(path, _program.__dict__)
+
+    def _do_names(self) -> list[str]:
+        names = [name for name in vars(_program) if not name.startswith("_") and not hasattr(builtins, name)]
+        return [name for name in names if not isinstance(vars(_program)[name], types.ModuleType)]
+
+    def _do_module(self) -> Any:
+        return _program
 
 
-def _look_up(name: str) -> Any:
-    if name not in _program.__dict__:
-        raise NameError(f"name '{name}' is not defined")
-    return _program.__dict__[name]
+class _Input(io.TextIOBase):
+    """Standard input, as the tests have set it."""
 
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
 
-def _take(iterator: Any, count: int) -> list[Any]:
-    return list(itertools.islice(iterator, count))
+    def read(self, size: int | None = -1) -> str:
+        return str(self._peer.ask("read", -1 if size is None else size))
 
-
-_DO: dict[str, Callable[..., Any]] = {
-    "name": _look_up,
-    "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
-    "get": getattr,
-    "set": setattr,
-    "item": operator.getitem,
-    "set item": operator.setitem,
-    "iterate": iter,
-    "take": _take,
-    "length": len,
-    "truth": bool,
-    "text": str,
-}
+    def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+        return str(self._peer.ask("read line"))
