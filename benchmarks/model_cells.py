@@ -29,6 +29,7 @@ from rlpost.learner.errors import ModelError
 from rlpost.learner.learner import Learner
 from rlpost.learner.lora import linear_layers
 from rlpost.learner.rotary import freeze_rotary
+from rlpost.rollout.digest import mismatches
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 from rlpost.rollout.vllm.config import VllmConfig
@@ -126,6 +127,14 @@ def spoilt(report: Connection) -> None:
     report.send(torch.cuda._is_in_bad_fork())
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The folder that an engine starts from, and the rank of the adapters it will be sent."""
+
+    folder: Path
+    rank: int = 0
+
+
 def serve(task: Task, place: str, ends: Connection) -> None:
     """An engine that starts from the folder it is sent; then an update or a probe a message, until None."""
     asyncio.run(_serve(task, place, ends))
@@ -137,11 +146,11 @@ async def _serve(task: Task, place: str, ends: Connection) -> None:
     engine: Any = None
     while (message := ends.recv()) is not None:
         try:
-            if isinstance(message, Path):
+            if isinstance(message, Start):
                 config = VllmConfig(
                     dtype=task.dtype, slots=8, kv_cache_gib=0.25, gpu_memory_utilization=0.05, enforce_eager=True
                 )
-                engine = VllmEngine(str(message), config, task.context, [1], version=0)
+                engine = VllmEngine(str(message.folder), config, task.context, [1], version=0, rank=message.rank)
                 answer: Any = None
             elif isinstance(message, WeightUpdate):
                 answer = await engine.update_weights(message)
@@ -149,7 +158,7 @@ async def _serve(task: Task, place: str, ends: Connection) -> None:
                 answer = (await engine.probe(message, 1.0, 0)).fixed_logprobs
         except Exception as error:
             answer = Refused(f"{place}: {_reason(error)}")
-            if engine is None and not isinstance(message, Path):
+            if engine is None and not isinstance(message, Start):
                 answer = Refused(f"{place}: it did not start")
         ends.send(answer)
 
@@ -203,13 +212,13 @@ def examine(task: Task, report: Connection, engines: Sequence[Connection]) -> No
     write_family(task.family, task.folder)
     cell("several ranks", lambda: ranks_agree(task))
     torch.set_num_threads(2)
-    first, second = (RemoteEngine(ends) for ends in engines)
+    first, second, third = (RemoteEngine(ends) for ends in engines)
     cell("learner exact", lambda: learner_exact(task, report))
     cell("packed exact", lambda: packed_exact(task))
     cell("engine after two publications", lambda: engine_agrees(task, first))
-    cell("LoRA", lambda: lora_agrees(task, first))
+    cell("LoRA", lambda: lora_agrees(task, third))
     cell("checkpoint", lambda: checkpoint_loads(task, second))
-    for engine in (first, second):
+    for engine in (first, second, third):
         engine.ends.send(None)
     report.send(None)
 
@@ -272,7 +281,7 @@ def packed_exact(task: Task) -> str:
 def engine_agrees(task: Task, engine: RemoteEngine) -> str:
     """At the start, and after each of two publications of moved weights; the worst of the three."""
     learner = learner_of(task)
-    engine.ask(task.folder)
+    engine.ask(Start(task.folder))
     before = learner.score(task.sequences())
     words = [verdict(task, before, theirs := engine.ask(task.sequences()))]
     if "WRONG" in words[0]:
@@ -287,10 +296,21 @@ def engine_agrees(task: Task, engine: RemoteEngine) -> str:
         perturb(learner, version)
         after = learner.score(task.sequences())
         moved = float(np.mean([np.abs(a - b).mean() for a, b in zip(after, before, strict=True)]))
-        engine.ask(learner.weights(version))
+        publish(learner, engine, version)
         words.append(verdict(task, after, engine.ask(task.sequences()), moved))
         before = after
     return next((word for word in words if "WRONG" in word), words[-1])
+
+
+def publish(learner: Learner, engine: RemoteEngine, version: int) -> None:
+    """Hand the learner's weights over, and see that the engine then holds them bit for bit.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    held = engine.ask(learner.weights(version))
+    if wrong := mismatches(learner.sent(version), held):
+        raise RuntimeError(f"the engine does not hold what was sent: {wrong[0]} ({len(wrong)} tensors)")
 
 
 def _listed(lengths: Sequence[int]) -> str:
@@ -298,7 +318,7 @@ def _listed(lengths: Sequence[int]) -> str:
 
 
 def lora_agrees(task: Task, engine: RemoteEngine) -> str:
-    """Adapters on every linear layer, moved from their start and published."""
+    """Adapters on every linear layer, moved from their start, published and served unmerged."""
     plain = learner_of(task)
     experts = [name for name, weight in plain.policy.plain_weights() if weight.ndim == 3]
     short = {name: name.rsplit(".", 1)[-1] for name in linear_layers(plain.policy.model)}
@@ -309,7 +329,8 @@ def lora_agrees(task: Task, engine: RemoteEngine) -> str:
     perturb(learner, 3, least=0.05)  # half of an adapter is zero at its start
     after = learner.score(task.sequences())
     moved = float(np.mean([np.abs(a - b).mean() for a, b in zip(after, before, strict=True)]))
-    engine.ask(learner.weights(3))
+    engine.ask(Start(task.folder, rank=4))
+    publish(learner, engine, 3)
     return verdict(task, after, engine.ask(task.sequences()), moved)
 
 
@@ -322,7 +343,7 @@ def checkpoint_loads(task: Task, engine: RemoteEngine) -> str:
     ours = learner.score(task.sequences())
     by_transformers = verdict(task, ours, own_logprobs(task, folder, strict=True))
     try:
-        engine.ask(folder)
+        engine.ask(Start(folder))
         by_vllm = verdict(task, ours, engine.ask(task.sequences()))
     except Refused as refusal:
         by_vllm = f"refused: {refusal}"

@@ -99,10 +99,12 @@ def examined(name: str, device: str, dtype: str, context: Any) -> dict[str, Any]
     with TemporaryDirectory() as folder:
         task = Task(name, Path(folder), device, dtype)
         report, told = context.Pipe(duplex=False)
-        pipes = [context.Pipe() for _ in range(2)]
+        pipes = [context.Pipe() for _ in range(3)]
         servers = [
             context.Process(target=serve, args=(task, place, theirs))
-            for place, (_, theirs) in zip(("vLLM", "vLLM, from the checkpoint"), pipes, strict=True)
+            for place, (_, theirs) in zip(
+                ("vLLM", "vLLM, from the checkpoint", "vLLM, with adapters"), pipes, strict=True
+            )
         ]
         processes = [context.Process(target=examine, args=(task, told, [ours for ours, _ in pipes])), *servers]
         for process in processes:
