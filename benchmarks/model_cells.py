@@ -33,7 +33,7 @@ from rlpost.rollout.digest import mismatches
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.trajectory import StopReason, Trajectory, Turn
 from rlpost.rollout.vllm.config import VllmConfig
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import Adapters, WeightUpdate
 
 Logprobs = list[NDArray[np.float32]]
 EXACT, ROUNDED = 1e-3, 0.1
@@ -129,10 +129,10 @@ def spoilt(report: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The folder that an engine starts from, and the rank of the adapters it will be sent."""
+    """The folder that an engine starts from, and the adapters it will be sent."""
 
     folder: Path
-    rank: int = 0
+    adapters: Adapters | None = None
 
 
 def serve(task: Task, place: str, ends: Connection) -> None:
@@ -150,7 +150,9 @@ async def _serve(task: Task, place: str, ends: Connection) -> None:
                 config = VllmConfig(
                     dtype=task.dtype, slots=8, kv_cache_gib=0.25, gpu_memory_utilization=0.05, enforce_eager=True
                 )
-                engine = VllmEngine(str(message.folder), config, task.context, [1], version=0, rank=message.rank)
+                engine = VllmEngine(
+                    str(message.folder), config, task.context, [1], version=0, adapters=message.adapters
+                )
                 answer: Any = None
             elif isinstance(message, WeightUpdate):
                 answer = await engine.update_weights(message)
@@ -329,7 +331,7 @@ def lora_agrees(task: Task, engine: RemoteEngine) -> str:
     perturb(learner, 3, least=0.05)  # half of an adapter is zero at its start
     after = learner.score(task.sequences())
     moved = float(np.mean([np.abs(a - b).mean() for a, b in zip(after, before, strict=True)]))
-    engine.ask(Start(task.folder, rank=4))
+    engine.ask(Start(task.folder, Adapters(4, targets)))
     publish(learner, engine, 3)
     return verdict(task, after, engine.ask(task.sequences()), moved)
 

@@ -29,6 +29,7 @@ from rlpost.reward.sandbox import ALLOWED
 from rlpost.rollout.engine import ENGINES
 from rlpost.rollout.specs import WorkerSetup
 from rlpost.rollout.vllm.config import engine_environment
+from rlpost.rollout.weight_update import Adapters
 from rlpost.runfolder import RunFolder
 from rlpost.sampling import SourceWeights
 from rlpost.sandbox_choice import put_in_force
@@ -210,7 +211,7 @@ def start_workers(
     loaded: LoadedRecipe, model: Path, placement: Placement, progress: Progress, seats: Seats | None = None
 ) -> WorkerPool:
     """The rollout workers; returns at once, ``wait_ready`` blocks. Without ``seats`` Ray places them."""
-    recipe = loaded.recipe
+    recipe, lora = loaded.recipe, loaded.recipe.learner.lora
     engine, own_options = _engine(loaded, placement)
     setup = WorkerSetup(
         model_folder=str(model),
@@ -225,6 +226,7 @@ def start_workers(
             "version": 0,
             "transport": placement.transport.name,
             "trust_remote_code": recipe.model.trust_remote_code,
+            "adapters": Adapters(lora.rank, lora.targets) if lora else None,
             **own_options,
         },
         env_options=loaded.env_options,
@@ -241,17 +243,14 @@ def start_workers(
 
 def _engine(loaded: LoadedRecipe, placement: Placement) -> tuple[Plugin, dict[str, Any]]:
     """The engine for the kind of model that the algorithm trains, and the options that only it takes."""
-    recipe, lora = loaded.recipe, loaded.recipe.learner.lora
-    rank = lora.rank if lora else 0
+    recipe = loaded.recipe
     if recipe.diffusion is None:
         own_process = placement.device == "cuda" and not recipe.deterministic
-        options = {"config": recipe.engine, "own_process": own_process, "rank": rank}
+        options = {"config": recipe.engine, "own_process": own_process}
         return ENGINES.locate("vllm"), options
     return ENGINES.locate("diffusion"), {
         "config": recipe.diffusion,
         "dtype": recipe.engine.compute_dtype(placement.device),
         "device": placement.device,
         "slots": recipe.engine.slots,
-        "rank": rank,
-        "targets": lora.targets if lora else (),
     }

@@ -13,6 +13,19 @@ DEFAULT_TRANSPORT = "object_store"
 """The transport that works everywhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Low-rank adapters that an engine is to serve unmerged.
+
+    Attributes:
+        rank: of each.
+        targets: ends of the names of the layers they may be on.
+    """
+
+    rank: int
+    targets: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class WeightUpdate:
     """One version of the weights.

@@ -26,7 +26,7 @@ from rlpost.rollout.digest import Held, read, whole_piece
 from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleRequest
 from rlpost.rollout.parameters import ModelParameters
 from rlpost.rollout.transport.registry import find
-from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, Adapters, WeightUpdate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GATHER_S = 0.002
@@ -55,8 +55,7 @@ class DiffusionEngine:
         transport: name of the transport that weights will come by, which must not be one that connects.
         version: policy version of the weights in ``model``.
         trust_remote_code: run Python code that comes with the model.
-        rank: of the adapters that updates will bring, computed unmerged; 0: updates bring whole models.
-        targets: names of the layers that they are on.
+        adapters: what updates will bring, computed unmerged; None: they bring whole models.
 
     Raises:
         EngineError: the model cannot be loaded or is no masked-diffusion model.
@@ -77,14 +76,13 @@ class DiffusionEngine:
         transport: str = DEFAULT_TRANSPORT,
         version: int = -1,
         trust_remote_code: bool = False,
-        rank: int = 0,
-        targets: Sequence[str] = (),
+        adapters: Adapters | None = None,
     ) -> None:
         self._model = BlockModel.load(model, DTYPES[dtype], device, config.cache, trust_remote_code)
         self._parameters = ModelParameters.of_module(self._model.model)
-        self._rank = rank
-        if rank:
-            self._model.add_adapters(rank, targets)
+        self._rank = adapters.rank if adapters else 0
+        if adapters is not None:
+            self._model.add_adapters(adapters.rank, adapters.targets)
         self._config = config
         self._max_context = max_context
         self._stop_token_ids = list(stop_token_ids)

@@ -17,6 +17,7 @@ from vllm.lora.request import LoRARequest
 
 from rlpost.rollout.digest import Held
 from rlpost.rollout.vllm.readback import ReadBack
+from rlpost.rollout.weight_update import Adapters
 
 NUMBER = 1
 """vLLM's number of the one adapter."""
@@ -29,16 +30,18 @@ def request() -> LoRARequest:
     return LoRARequest("policy", NUMBER, "in memory")
 
 
-def room(rank: int) -> int:
-    """The rank that vLLM makes room for where adapters have ``rank``.
+def adapter_arguments(adapters: Adapters) -> dict[str, Any]:
+    """Keyword arguments of ``vllm.EngineArgs``. Only targeted layers are wrapped: others would cost time, and a wrapped
+    output head miscounts the rows of a request whose prompt is scored.
 
     Raises:
-        ValueError: it is beyond what vLLM serves.
+        ValueError: the rank is beyond what vLLM serves.
     """
-    for size in RANKS:
-        if size >= rank:
-            return size
-    raise ValueError(f"adapters of rank {rank}: vLLM serves ranks up to {RANKS[-1]}; lower learner.lora.rank")
+    room = next((size for size in RANKS if size >= adapters.rank), None)
+    if room is None:
+        raise ValueError(f"adapters of rank {adapters.rank}: vLLM serves up to {RANKS[-1]}; lower learner.lora.rank")
+    ends = sorted({target.rpartition(".")[2] for target in adapters.targets})
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": room, "lora_target_modules": ends}
 
 
 def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:

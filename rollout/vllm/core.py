@@ -26,10 +26,10 @@ from vllm.v1.executor import Executor
 from rlpost.rollout.digest import Held
 from rlpost.rollout.engine import EngineError
 from rlpost.rollout.transport.ends import Rendezvous
-from rlpost.rollout.vllm import adapters
+from rlpost.rollout.vllm.adapters import adapter_arguments, request
 from rlpost.rollout.vllm.config import CPU_CACHE_GIB, VllmConfig
 from rlpost.rollout.vllm.transfer import RECEIVER, held, load_adapters, register
-from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, Adapters, WeightUpdate
 
 PROBE_SLOTS = 10
 """Places beyond ``slots``, so that a probe never waits for a long request to end."""
@@ -69,7 +69,7 @@ class VllmCore:
             depend on the batch; so elsewhere than in deterministic runs all requests draw from ``seed`` there.
         scored: log-probabilities of sampled tokens may be asked for. vLLM then computes those of the whole vocabulary
             in every step, asked or not.
-        rank: of the adapters that updates will bring; 0: updates bring whole models.
+        adapters: what updates will bring; None: they bring whole models.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
@@ -85,7 +85,7 @@ class VllmCore:
         transport: str = DEFAULT_TRANSPORT,
         seeded: bool = True,
         scored: bool = True,
-        rank: int = 0,
+        adapters: Adapters | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self._transport = transport
@@ -94,7 +94,7 @@ class VllmCore:
         self._asleep = False
         self._seeded = seeded or self._on_cpu
         try:
-            arguments = engine_arguments(model, config, max_context, seed, self._on_cpu, scored, rank)
+            arguments = engine_arguments(model, config, max_context, seed, self._on_cpu, scored, adapters)
             with _installed_code_first():
                 self._start(arguments | {"trust_remote_code": trust_remote_code})
         except Exception as error:
@@ -159,7 +159,7 @@ class VllmCore:
                 sampling_params=sampling,
                 pooling_params=None,
                 arrival_time=time.time(),
-                lora_request=adapters.request() if self._adapted else None,
+                lora_request=request() if self._adapted else None,
                 cache_salt=None,
                 data_parallel_rank=None,
             )
@@ -209,7 +209,13 @@ class VllmCore:
 
 
 def engine_arguments(
-    model: str, config: VllmConfig, max_context: int, seed: int, cpu: bool, scored: bool = True, rank: int = 0
+    model: str,
+    config: VllmConfig,
+    max_context: int,
+    seed: int,
+    cpu: bool,
+    scored: bool = True,
+    adapters: Adapters | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of ``vllm.EngineArgs``."""
     arguments: dict[str, Any] = {
@@ -229,8 +235,8 @@ def engine_arguments(
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
-    if rank:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapters.room(rank)}
+    if adapters is not None:
+        arguments |= adapter_arguments(adapters)
     if cpu:
         # Compiling takes longer than it saves at the sizes a CPU can train. A prompt whose cache is computed in pieces
         # makes vLLM take back a draw from the request's generator, which only a GPU's generator can.

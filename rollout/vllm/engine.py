@@ -17,7 +17,7 @@ from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.transport.registry import find
 from rlpost.rollout.vllm.config import VllmConfig
 from rlpost.rollout.vllm.process import LoopProcess, LoopSetup
-from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, WeightUpdate
+from rlpost.rollout.weight_update import DEFAULT_TRANSPORT, Adapters, WeightUpdate
 
 LOWEST_TEMPERATURE = 0.01
 """vLLM silently raises lower ones to this."""
@@ -45,7 +45,7 @@ class VllmEngine:
         seeded: each request draws from its own seed, on a GPU too; absent: as ``deterministic``.
         scored: samples' log-probabilities may be asked for; without, sampling is a little faster, and there are no
             probes.
-        rank: of the adapters that updates will bring, served unmerged; 0: updates bring whole models.
+        adapters: what updates will bring, served unmerged; None: they bring whole models.
         own_process: vLLM runs in a process of its own, which ends with this one. Worth it on a GPU, whose steps would
             wait for this process's Python; on a CPU both want the same cores.
         trust_remote_code: run Python code that comes with the model, where vLLM has none of its own for it.
@@ -67,7 +67,7 @@ class VllmEngine:
         version: int = -1,
         seeded: bool | None = None,
         scored: bool = True,
-        rank: int = 0,
+        adapters: Adapters | None = None,
         own_process: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
@@ -85,7 +85,7 @@ class VllmEngine:
             version,
             deterministic if seeded is None else seeded,
             scored,
-            rank,
+            adapters,
             trust_remote_code,
         )
         # Before vLLM starts: for a model that it has no code of its own for it puts layers into transformers' classes.
@@ -93,7 +93,7 @@ class VllmEngine:
         if not own_process:
             sys.setswitchinterval(SWITCH_S)
         self._loop = LoopProcess(setup) if own_process else setup.build()
-        self._rank = rank
+        self._rank = adapters.rank if adapters else 0
         self._one_at_a_time = asyncio.Lock()  # an update must not come between the steps of a probe
 
     @property

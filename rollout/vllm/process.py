@@ -27,7 +27,7 @@ from rlpost.rollout.engine import EngineError, ProbeResult, Sample, SampleReques
 from rlpost.rollout.transport.ends import Rendezvous
 from rlpost.rollout.vllm.channel import Channel, SharedArrays
 from rlpost.rollout.vllm.config import VllmConfig
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import Adapters, WeightUpdate
 
 if TYPE_CHECKING:
     from rlpost.rollout.vllm.loop import StepLoop
@@ -50,7 +50,7 @@ class LoopSetup:
     version: int
     seeded: bool
     scored: bool
-    rank: int
+    adapters: Adapters | None
     trust_remote_code: bool = False
 
     def build(self) -> StepLoop:
@@ -71,7 +71,7 @@ class LoopSetup:
                 self.transport,
                 self.seeded,
                 self.scored,
-                self.rank,
+                self.adapters,
                 self.trust_remote_code,
             ),
             slots=self.config.slots,

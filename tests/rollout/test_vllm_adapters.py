@@ -15,7 +15,7 @@ from rlpost.learner.config import LoraConfig, OptimizerConfig
 from rlpost.learner.learner import Learner
 from rlpost.rollout.digest import Held, mismatches
 from rlpost.rollout.engine import EngineError, ProbeResult
-from rlpost.rollout.weight_update import WeightUpdate
+from rlpost.rollout.weight_update import Adapters, WeightUpdate
 from tests.learner.helpers import Clipped, batch, setup
 from tests.support.vllm_host import CONFIG, engine_host
 
@@ -45,7 +45,7 @@ def test_twenty_small_updates_arrive_bit_for_bit(ray_cluster: None, folder: Path
     learner = Learner(
         setup(folder, lora=LORA, dtype="bf16", optimizer=OptimizerConfig(lr=1e-6)), algorithm=Clipped(Plan(1, 1))
     )
-    with engine_host(folder, CONFIG.model_copy(update={"dtype": "bf16"}), rank=4) as run:
+    with engine_host(folder, CONFIG.model_copy(update={"dtype": "bf16"}), adapters=Adapters(4, LORA.targets)) as run:
         held, before = run(load_and_probe, learner.weights(0))
         assert mismatches(learner.sent(0), held) == []
         first = learner.score(PROBE)
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_refused(ray_cluster: None, folder: Path) -> None:
     learner = Learner(setup(folder, lora=LoraConfig(rank=2)))
     update = learner.weights(1)
     learner.close()
-    with engine_host(folder, rank=4) as run:
+    with engine_host(folder, adapters=Adapters(4, LORA.targets)) as run:
         with pytest.raises(EngineError, match="adapters of rank 2, and this engine was started for adapters of rank 4"):
             run(load_and_probe, update)
         wrong = dataclasses.replace(update, rank=4)
