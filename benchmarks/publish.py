@@ -89,7 +89,6 @@ def publication(session: Any, version: int) -> dict[str, float]:
 def changed_weights(session: Any) -> dict[str, float]:
     """The gap right before and right after the publication of a step that moves every weight by 1e-3: were an update to
     leave old weights in place, the second would be as large as the first."""
-    import copy
     import dataclasses
 
     from rlpost.controller import Controller
@@ -103,8 +102,7 @@ def changed_weights(session: Any) -> dict[str, float]:
         return publish(version)
 
     publisher.publish = spied
-    loaded = copy.copy(session.loaded)
-    loaded.recipe = session.recipe.model_copy(update={"steps": 1})
+    loaded = dataclasses.replace(session.loaded, recipe=session.recipe.model_copy(update={"steps": 1}))
     path = session.folder.path
     writers = MetricsWriter(path), RolloutWriter(path, lambda ids: [str(one) for one in ids], limit=0)
     try:
@@ -115,13 +113,15 @@ def changed_weights(session: Any) -> dict[str, float]:
 
 
 def gap_now(session: Any, seed: int) -> float:
-    """Mean |learner - engine| over a probe, whatever weights each has."""
-    from rlpost.weights import compare, probe_tokens
+    """Mean |learner - engine| over random rows, whatever weights each has."""
+    import numpy as np
+
     from rlpost.workers import RolloutActor
 
-    probe = probe_tokens(session.learner.vocabulary, 0)
-    answers = session.pool.call_all(RolloutActor.probe, probe, 1.0, seed)
-    return float(compare(answers, session.learner, probe, 1.0)[0].logprob_abs)
+    rows = np.random.default_rng(0).integers(0, session.learner.vocabulary, (4, 16)).tolist()
+    [answer, *_] = session.pool.call_all(RolloutActor.probe, rows, 1.0, seed)
+    pairs = zip(session.learner.score(rows, 1.0), answer.fixed_logprobs, strict=True)
+    return float(np.mean([np.abs(ours - theirs).mean() for ours, theirs in pairs]))
 
 
 def busy_pause(session: Any, version: int) -> float:

@@ -10,7 +10,6 @@ the times it began and ended. Left out: evaluation and checkpoints.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import json
 import time
@@ -34,8 +33,9 @@ ROLLOUTS = -1
 
 def phase(session: Session, lag: int, first: int, count: int, out: TextIO) -> int:
     """``count`` steps at ``lag``, numbered from ``first``; the number after the last."""
-    loaded = copy.copy(session.loaded)
-    loaded.recipe = session.recipe.model_copy(update={"lag": lag, "steps": first + count})
+    loaded = dataclasses.replace(
+        session.loaded, recipe=session.recipe.model_copy(update={"lag": lag, "steps": first + count})
+    )
     folder = session.folder.path
     tokenizer: Any = AutoTokenizer.from_pretrained(session.model)
     metrics = MetricsWriter(folder)

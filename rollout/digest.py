@@ -106,7 +106,7 @@ def piece_of(held: Tensor, whole: Sequence[int], first: int, strides: Sequence[i
     """
     if held.dim() == 0:
         return piece_of(held.reshape(1), (1,), first, (1,))
-    order = sorted(range(held.dim()), key=lambda axis: -strides[axis])
+    order = sorted(range(held.dim()), key=lambda axis: (held.shape[axis] != 1, -strides[axis]))
     steps = [strides[axis] for axis in order]
     ordered = held.detach().permute(order).contiguous()
     elements = _elements_of_a_word(whole[-1] if whole else 1, held.element_size())

@@ -62,17 +62,14 @@ def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:
         mapper = mapper.get_rename_mapper()
     # vLLM multiplies B by alpha / rank itself; it is in B already.
     about = PEFTHelper(r=rank, lora_alpha=rank, target_modules=[])
-    with ReadBack(at_end=True) as held:
-        adapter = LoRAModel.from_lora_tensors(
-            NUMBER,
-            dict(held.handing(factors.items())),
-            about,
-            device=str(manager.device),
-            dtype=manager.lora_config.lora_dtype,
-            weights_mapper=mapper,
-        )
-        inner.remove_adapter(NUMBER)
-        inner.add_adapter(adapter)
+    held, dtype = ReadBack(at_end=True), manager.lora_config.lora_dtype
+    own = {name: factor.to(manager.device, dtype, copy=True) for name, factor in factors.items()}
+    adapter = LoRAModel.from_lora_tensors(
+        NUMBER, dict(held.handing(own.items())), about, str(manager.device), dtype, weights_mapper=mapper
+    )
+    inner.remove_adapter(NUMBER)
+    inner.add_adapter(adapter)
+    with held:  # which copies into the kernels' buffers
         inner.activate_adapter(NUMBER)
     pieces = held.pieces()
     lost = next((name for name in factors if name not in pieces), None)

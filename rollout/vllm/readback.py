@@ -9,7 +9,7 @@ a CPU it packs weights, which cannot be read back); the log-probabilities of the
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ class ReadBack(TorchDispatchMode):
         given = given.expand(held.shape)
         if 0 in given.stride() and any(s > 1 and step == 0 for s, step in zip(held.shape, given.stride(), strict=True)):
             return  # one element to many places: no part of the tensor
-        copy = (source, first, tuple(given.stride()), held)
+        copy = (source, first, _usual(given.stride(), held.shape), held)
         if self._at_end:
             self._copies.append(copy)
         else:
@@ -107,8 +107,13 @@ class ReadBack(TorchDispatchMode):
     def _read(self, source: _Source, first: int, strides: tuple[int, ...], held: Tensor) -> None:
         with torch._C._DisableTorchDispatch():
             whole = tuple(source.shape)
-            if tuple(held.shape) == whole and first == 0:
+            if tuple(held.shape) == whole and strides == _usual(row_major(whole), whole):
                 strides = row_major(whole)
             # A layer may keep a weight in a wider type than it travels in, and loses nothing by it.
             piece = piece_of(held.to(source.dtype), whole, first, strides)
         self._found.append((source.name, piece))
+
+
+def _usual(strides: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides, with 0 along axes of one element, where any number would do."""
+    return tuple(step if size != 1 else 0 for step, size in zip(strides, sizes, strict=True))

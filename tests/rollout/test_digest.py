@@ -71,3 +71,10 @@ def test_a_piece_that_cuts_through_a_word_is_refused() -> None:
     tensor = torch.randn(4, 8).bfloat16()
     with pytest.raises(ValueError, match="cuts through a word"):
         piece_of(tensor[:, 1:5], (4, 8), 1, row_major((4, 8)))
+
+
+def test_a_square_matrix_is_told_from_its_transpose() -> None:
+    tensor = torch.randn(8, 8)
+    assert mismatches({"w": Sent.of(tensor)}, [{"w": [pieces_of(tensor, tensor.t())]}]) == []
+    (transposed,) = read([piece_of(tensor.t().clone(), (8, 8), 0, row_major((8, 8)))])
+    assert mismatches({"w": Sent.of(tensor)}, [{"w": [transposed]}])
