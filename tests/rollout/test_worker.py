@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlpost.envs.base import Task
-from rlpost.reward.plugins import Plugin, PluginError
+from rlpost.reward.plugins import Plugin, PluginError, packages
 from rlpost.rollout.chat import ChatError, TemplateFormat
 from rlpost.rollout.config import RolloutConfig
 from rlpost.rollout.gate import OrderedGate
@@ -277,9 +277,11 @@ def test_as_a_ray_actor_elsewhere_it_runs_a_users_files(
         env_options={"reward": Plugin.locate("rewards.py:length")},
         config=RolloutConfig(max_new_tokens=8, max_context=100),
     )
+    # As a job's packages reach an actor: behind everything installed, from a folder that is not the driver's.
+    sent = {"env_vars": {"PYTHONPATH": os.pathsep.join(str(one.copy.parent) for one in packages(setup.env))}}
     for name in ("world.py", "rewards.py"):  # the actor must not need them
         (tmp_path / name).unlink()
-    actor = ray.remote(RolloutWorker).options(max_concurrency=64, num_cpus=0.5).remote(setup)
+    actor = ray.remote(RolloutWorker).options(max_concurrency=64, num_cpus=0.5, runtime_env=sent).remote(setup)
     try:
         pairs = [actor.run.options(num_returns=2).remote(spec) for spec in _specs(8, prompt="say", worth=2)]
         summaries = ray.get([summary for summary, _ in pairs], timeout=120)

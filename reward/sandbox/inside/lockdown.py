@@ -42,19 +42,20 @@ def _tidy_descriptors(ends: Ends) -> None:
 
 def _set_limits(site: Site, limits: Limits) -> None:
     cpu_s = math.ceil(limits.cpu_s)
+    processes = min(limits.processes, max(2, limits.memory_mib // usage.LEAST_MIB))
     bounds = {
         resource.RLIMIT_AS: (site.address_space + (limits.memory_mib << 20),) * 2,
         resource.RLIMIT_FSIZE: (limits.file_bytes,) * 2,
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # a signal that can be caught, then one that cannot
         resource.RLIMIT_STACK: (8 << 20,) * 2,
-        resource.RLIMIT_NOFILE: (usage.DESCRIPTORS,) * 2,
+        resource.RLIMIT_NOFILE: (usage.descriptors(limits.memory_mib, processes),) * 2,
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_MEMLOCK: (0, 0),
         resource.RLIMIT_SIGPENDING: (256, 256),  # timers too, which the kernel holds
     }
     if site.isolated:  # else it would count all processes of the user
         ours = 2 if site.user_namespaces else 1  # init is in the count, and so is a keeper that gave up root
-        bounds[resource.RLIMIT_NPROC] = (limits.processes + ours,) * 2
+        bounds[resource.RLIMIT_NPROC] = (processes + ours,) * 2
     for kind, (soft, hard) in bounds.items():
         given = resource.getrlimit(kind)[1]
         if given != resource.RLIM_INFINITY:

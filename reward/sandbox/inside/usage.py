@@ -15,11 +15,20 @@ from dataclasses import dataclass
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-DESCRIPTORS = 64
-"""Open files a process may have; each may be the end of a full pipe."""
+_DESCRIPTORS = (24, 64)
+"""Open files a process may have, at least and at most."""
+LEAST_MIB = 2
+"""More than the least that a process takes: no more of them fit a memory limit, whatever the limit of processes."""
 _FREE_DESCRIPTORS = 8  # what the interpreter itself and an event loop take
 _PIPE, _SOCKET = 1 << 15, 212_992  # bytes that half a pipe holds, and that a socket may have under way
 _USER, _SYSTEM, _CHILD_USER, _CHILD_SYSTEM, _THREADS, _RESIDENT = 11, 12, 13, 14, 17, 21  # /proc/*/stat after ")"
+
+
+def descriptors(memory_mib: int, processes: int) -> int:
+    """Open files that each process may have. Each may be the end of a full pipe, and a program fills those of all its
+    processes between two looks at it: together they take at most half of the memory limit."""
+    least, most = _DESCRIPTORS
+    return max(least, min(most, memory_mib * 2**19 // (processes * _PIPE)))
 
 
 @dataclass(frozen=True, slots=True)
