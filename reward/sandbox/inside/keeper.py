@@ -23,7 +23,7 @@ from rlpost.reward.sandbox.inside.setting import Ends, Site
 from rlpost.reward.sandbox.limits import Limits, Reason
 
 _LOOK_S = (0.002, 0.02)  # between two looks at memory, CPU time and process count: where memory is scarce, and else
-_FILL = 4 << 30  # bytes a second that a program may fill
+_FILL = 16 << 30  # bytes a second: what a program is taken to fill, with forks and pipes of all its processes
 NAMESPACES = (
     kernel.CLONE_NEWNS
     | kernel.CLONE_NEWPID
@@ -111,7 +111,7 @@ class Watch:
         for descriptor in (self.out, self.err, self.verdict, self.report):
             poller.register(descriptor, select.POLLIN)
         self.written = {self.out: bytearray(), self.err: bytearray(), self.verdict: bytearray()}
-        look = time.monotonic() + _LOOK_S[1]
+        look = time.monotonic() + _LOOK_S[0]
         over = False
         while not over and self.cause is None:
             wait_s = min(look, self.deadline) - time.monotonic()
