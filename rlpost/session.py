@@ -233,7 +233,7 @@ def start_workers(
         trust_remote_code=recipe.model.trust_remote_code,
         deterministic=recipe.deterministic,
     )
-    variables = engine_environment(recipe.engine, placement.device)
+    variables = engine_environment(recipe.engine, placement.device, lora is not None)
     variables |= ALLOWED if recipe.sandbox == "unsafe" else {}
     environment = {"runtime_env": {"env_vars": variables}}
     seat = (seats or Seats(placement)).worker

@@ -1,16 +1,17 @@
 """Digests of weights that add up over pieces: what an engine holds is compared with what the learner sent, bit for bit.
 
 An engine fuses, splits and pads the tensors of a Hugging Face model, and no process of a tensor-parallel one has them
-whole. So the digest of a tensor is a sum over its 64-bit words, w_i the i-th in row-major order:
+whole. So the digest of a tensor is a sum over its 64-bit words:
 
-    D = sum_i w_i c_i  (mod 2^64),   c_i an odd pseudo-random constant of i.
+    D = sum_ij w_ij r_i c_j  (mod 2^64),   i the row, j the word in it, r_i and c_j odd pseudo-random constants.
 
-A piece adds the words it has. Since c_i is odd, one changed bit always changes D; two words or two tensors that changed
-places change it but for a chance of 2^-64. Left out: which pieces an engine has (rollout/vllm/readback.py).
+A piece adds the words it has. The constants are odd, so one changed bit always changes D; words or tensors that changed
+places change it but for a chance of 2^-63. Left out: which pieces an engine has (rollout/vllm/readback.py).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,15 +114,13 @@ def piece_of(held: Tensor, whole: Sequence[int], first: int, strides: Sequence[i
     if elements > 1 and (steps[-1] != 1 or any(n % elements for n in (first, ordered.shape[-1], *steps[:-1]))):
         raise ValueError(f"a piece of sizes {tuple(held.shape)} and strides {tuple(strides)} cuts through a word")
     words = ordered.view(_INTEGERS[held.element_size() * elements]).reshape(-1, ordered.shape[-1] // elements)
-    starts = torch.tensor([first // elements], device=held.device)
-    for size, step in zip(ordered.shape[:-1], steps[:-1], strict=True):
-        along = torch.arange(size, device=held.device) * (step // elements)
-        starts = (starts.unsqueeze(-1) + along).flatten()
-    along = torch.arange(words.shape[-1], device=held.device) * (steps[-1] if elements == 1 else 1)
-    rows = max(1, _CHUNK // max(1, words.shape[-1]))
+    row = whole[-1] if whole else 1
+    inner = _run(first % row // elements, words.shape[-1], steps[-1] if elements == 1 else 1, row, held.device)
+    outer = _rows(first // row, list(zip(ordered.shape[:-1], steps[:-1], strict=True)), row, held.device)
     total = torch.zeros((), dtype=torch.int64, device=held.device)
-    for part, begin in zip(words.split(rows), starts.split(rows), strict=True):
-        total += (part.long() * _constants(begin.unsqueeze(-1) + along)).sum()
+    rows = max(1, _CHUNK // max(1, words.shape[-1]))
+    for part, constants in zip(words.split(rows), outer.split(rows), strict=True):
+        total += ((part * inner).sum(-1) * constants).sum()
     return Unread(first, tuple(held.shape), tuple(strides), total)
 
 
@@ -130,8 +129,34 @@ def _elements_of_a_word(row: int, size: int) -> int:
     return 8 // size if row * size % 8 == 0 else 1
 
 
-def _constants(places: Tensor) -> Tensor:
-    """c_i of word indices i, int64 that wrap around."""
+def _run(start: int, count: int, step: int, row: int, device: torch.device) -> Tensor:
+    """c_j of ``count`` words of a row of ``row`` elements."""
+    return _constants(row, 0, device)[start : start + (count - 1) * step + 1 : step]
+
+
+def _rows(start: int, axes: list[tuple[int, int]], row: int, device: torch.device) -> Tensor:
+    """r_i of the rows that lie ``step // row`` apart along each of the outer axes."""
+    count, contiguous = 1, True
+    for size, step in reversed(axes):
+        contiguous = contiguous and (size == 1 or step == count * row)
+        count *= size
+    table = _constants(_power_above(start + sum((size - 1) * step // row for size, step in axes) + 1), 1, device)
+    if contiguous:
+        return table[start : start + count]
+    places = torch.tensor([start], device=device)
+    for size, step in axes:
+        places = (places.unsqueeze(-1) + torch.arange(size, device=device) * (step // row)).flatten()
+    return table[places]
+
+
+def _power_above(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+@functools.lru_cache(maxsize=256)
+def _constants(count: int, kind: int, device: torch.device) -> Tensor:
+    """(count,) odd pseudo-random int64; those of columns (kind 0) and of rows (1) differ."""
+    places = torch.arange(count, device=device) * 2 + kind
     mixed = places * -7046029254386353131  # 2^64 / golden ratio
     mixed = (mixed ^ (mixed >> 31)) * -4658895280553007687
     return (mixed ^ (mixed >> 29)) | 1

@@ -55,6 +55,11 @@ def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:
     Raises:
         ValueError: a layer that vLLM cannot serve an adapter on.
     """
+    if absorbed := next((name for name in factors if ".kv_b_proj." in name), None):
+        raise ValueError(
+            f"'{absorbed}': vLLM folds kv_b_proj into its latent attention when it loads a model, where no adapter "
+            "reaches it; leave 'kv_b_proj' out of learner.lora.targets"
+        )
     manager = worker.model_runner.lora_manager
     inner = manager._adapter_manager
     mapper = getattr(inner.model, "hf_to_vllm_mapper", None)

@@ -55,12 +55,13 @@ class VllmConfig(BaseModel):
         return self.dtype
 
 
-def engine_environment(config: VllmConfig, device: str) -> dict[str, str]:
+def engine_environment(config: VllmConfig, device: str, adapters: bool = False) -> dict[str, str]:
     """Environment variables for a process that will host an engine.
 
     Args:
         config: the engine's keys.
         device: "cpu" or "cuda".
+        adapters: it will serve adapters.
 
     Returns:
         For the ``env_vars`` of an actor's ``runtime_env``; they must be there before vllm is imported.
@@ -74,9 +75,9 @@ def engine_environment(config: VllmConfig, device: str) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(config.threads),
     }
-    if device == "cpu" or config.enforce_eager or config.sleep:
-        # Only vLLM's first model runner was tried so. Elsewhere vLLM chooses, for dense models the second, which takes
-        # half of the host's work a step.
+    if device == "cpu" or config.enforce_eager or config.sleep or adapters:
+        # vLLM 0.25's second model runner dies at the first request with an adapter; for the rest, only the first was
+        # tried so. Elsewhere vLLM chooses, for dense models the second, which takes half of the host's work a step.
         variables["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if device == "cpu":
         return variables | _cpu_environment()

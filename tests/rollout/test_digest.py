@@ -10,13 +10,13 @@ from rlpost.rollout.digest import Piece, Sent, mismatches, piece_of, read, row_m
 MASK = (1 << 64) - 1
 
 
-def constant(i: int) -> int:
-    """c_i by Python's integers."""
+def constant(i: int, kind: int) -> int:
+    """c_i (kind 0) or r_i (1) by Python's integers."""
 
     def signed(x: int) -> int:
         return (x & MASK) - (1 << 64) if x & (1 << 63) else x & MASK
 
-    mixed = signed(i * -7046029254386353131)
+    mixed = signed((2 * i + kind) * -7046029254386353131)
     mixed = signed((mixed ^ (mixed >> 31)) * -4658895280553007687)
     return (mixed ^ (mixed >> 29)) | 1
 
@@ -25,8 +25,9 @@ def constant(i: int) -> int:
 def test_by_hand(shape: tuple[int, ...], dtype: torch.dtype, elements: int) -> None:
     tensor = torch.randn(shape).to(dtype)
     kind = {4: torch.int64, 1: torch.int32}[elements]
-    words = tensor.view(kind).flatten().tolist()
-    assert Sent.of(tensor).digest == sum(word * constant(i) for i, word in enumerate(words)) & MASK
+    rows = tensor.view(kind).tolist()
+    terms = [word * constant(i, 1) * constant(j, 0) for i, row in enumerate(rows) for j, word in enumerate(row)]
+    assert Sent.of(tensor).digest == sum(terms) & MASK
     assert Sent.of(tensor.t().contiguous().t()) == Sent.of(tensor)
 
 
