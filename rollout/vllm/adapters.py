@@ -63,8 +63,9 @@ def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:
     manager = worker.model_runner.lora_manager
     inner = manager._adapter_manager
     mapper = getattr(inner.model, "hf_to_vllm_mapper", None)
-    if mapper is not None and hasattr(mapper, "get_rename_mapper"):
-        mapper = mapper.get_rename_mapper()
+    if mapper is not None:  # without the fusing of projections, which the manager does itself; by two names in vLLM
+        plain = getattr(mapper, "get_rename_mapper", None) or getattr(mapper, "get_unstacked_mapper", None)
+        mapper = mapper if plain is None else plain()
     # vLLM multiplies B by alpha / rank itself; it is in B already.
     about = PEFTHelper(r=rank, lora_alpha=rank, target_modules=[])
     held, dtype = ReadBack(at_end=True), manager.lora_config.lora_dtype

@@ -76,8 +76,8 @@ def engine_environment(config: VllmConfig, device: str, adapters: bool = False) 
         "OMP_NUM_THREADS": str(config.threads),
     }
     if device == "cpu" or config.enforce_eager or config.sleep or adapters:
-        # vLLM 0.25's second model runner dies at the first request with an adapter; for the rest, only the first was
-        # tried so. Elsewhere vLLM chooses, for dense models the second, which takes half of the host's work a step.
+        # Only vLLM's first model runner was tried so. Elsewhere vLLM chooses, for dense models the second, which takes
+        # half of the host's work a step.
         variables["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if device == "cpu":
         return variables | _cpu_environment()
