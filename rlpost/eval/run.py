@@ -55,8 +55,8 @@ def evaluate(plan: Plan, out: Path, display: Display, engine: Plugin = ENGINE) -
     engines: list[dict[str, float]] = []
     began = ended = time.monotonic()
     if missing:
-        model = model_of(settings, out)
-        wanted, chat = settings_of(plan, model)
+        model = model_of(settings, out, settings.engine.compute_dtype("cuda" if gpus else "cpu") == "fp32")
+        wanted, chat = settings_of(plan, model[0])
         make_folder(out, plan)
         display.phase("starting Ray and the engines")
         with _workers(settings, model, wanted, engine, gpus, display) as pool, SampleFile(out) as file:
@@ -98,12 +98,14 @@ def _key(spec: EpisodeSpec) -> Key:
     return spec.setting, spec.task.id, spec.index
 
 
-def model_of(settings: EvalSettings, out: Path) -> Path:
-    """The folder of the model that the settings name: of a run its last checkpoint, else what the learner would load.
+def model_of(settings: EvalSettings, out: Path, exact: bool) -> tuple[Path, Path | None]:
+    """The folder of the model that the settings name: of a run its last checkpoint, else what the learner would load;
+    and the folder of adapters that are to be served on it. Where engines are ``exact`` (fp32) adapters are merged.
 
     Raises:
         EvalError: there is none.
     """
+    from rlpost.learner.adapter_files import base_of, is_adapter
     from rlpost.learner.config import ModelConfig  # brings torch: seconds that a mistake in the arguments is spared
     from rlpost.learner.errors import ModelError
     from rlpost.learner.source import materialise
@@ -116,29 +118,42 @@ def model_of(settings: EvalSettings, out: Path) -> Path:
             raise EvalError(f"{name} is a run without a complete checkpoint; name a model folder, e.g. {run.model}")
         name = str(checkpoints[-1][1])
     try:
-        return materialise(ModelConfig(path=name, trust_remote_code=settings.trust_remote_code), out / "model")
+        if not exact and is_adapter(Path(name)):
+            return base_of(Path(name)), Path(name)
+        found = materialise(ModelConfig(path=name, trust_remote_code=settings.trust_remote_code), out / "model")
+        return found, None
     except ModelError as error:
         raise EvalError(str(error)) from error
 
 
 @contextlib.contextmanager
 def _workers(
-    settings: EvalSettings, model: Path, wanted: dict[str, Setting], engine: Plugin, gpus: float, display: Display
+    settings: EvalSettings,
+    model: tuple[Path, Path | None],
+    wanted: dict[str, Setting],
+    engine: Plugin,
+    gpus: float,
+    display: Display,
 ) -> Iterator[WorkerPool]:
-    first = next(iter(wanted.values()))
-    variables = engine_environment(settings.engine, "cuda" if gpus else "cpu")
+    from rlpost.learner.adapter_files import served
+    from rlpost.learner.export import DTYPES
+
+    first, device = next(iter(wanted.values())), "cuda" if gpus else "cpu"
+    folder, over = model
+    adapters, update = served(over, DTYPES[settings.engine.compute_dtype(device)]) if over else (None, None)
+    variables = engine_environment(settings.engine, device, adapters is not None)
     put_in_force(settings.sandbox, display.note)
     variables |= ALLOWED if settings.sandbox == "unsafe" else {}
     if settings.deterministic and gpus:
         variables["VLLM_BATCH_INVARIANT"] = "1"
     setup = WorkerSetup(
-        model_folder=str(model),
+        model_folder=str(folder),
         engine=engine,
         env=first.env,
         env_options=first.env_options,
         config=first.config,
         engine_options={
-            "model": str(model),
+            "model": str(folder),
             "config": settings.engine,
             "max_context": max(setting.config.max_context for setting in wanted.values()),
             "seed": settings.seed,
@@ -147,6 +162,7 @@ def _workers(
             "scored": False,
             "own_process": gpus > 0 and not settings.deterministic,
             "trust_remote_code": settings.trust_remote_code,
+            **({"adapters": adapters} if adapters else {}),
         },
         trust_remote_code=settings.trust_remote_code,
         settings=wanted,
@@ -162,6 +178,8 @@ def _workers(
         pool = WorkerPool(setup, [options] * settings.rollout.workers, settings.cluster.deadline_s, display.note)
         try:
             pool.wait_ready()
+            if update is not None:
+                pool.call_all(RolloutActor.update, update)
             yield pool
         finally:
             pool.close()

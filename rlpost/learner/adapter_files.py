@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlpost.learner.config import LoraConfig
 from rlpost.learner.errors import ModelError
+from rlpost.rollout.transport.object_store import as_array
+from rlpost.rollout.weight_update import Adapters, WeightUpdate
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -61,14 +63,19 @@ def base_of(folder: Path) -> Path:
     raise ModelError(f"'{folder}' holds adapters for the model in '{named}', and there is no such folder")
 
 
-def served_factors(folder: Path, dtype: torch.dtype) -> tuple[dict[str, Tensor], int]:
-    """The factors as an engine takes them, the scale alpha / rank in B, and their rank."""
+def served(folder: Path, dtype: torch.dtype) -> tuple[Adapters, WeightUpdate]:
+    """What an engine that serves these adapters unmerged is started for, and the update it is then sent, as version 0
+    through the object store."""
     about = json.loads((folder / CONFIG).read_text())
-    scale = about["lora_alpha"] / about["r"]
-    held = load_file(folder / WEIGHTS)
-    return {name: (factor * scale if ".lora_B." in name else factor).to(dtype) for name, factor in held.items()}, int(
-        about["r"]
-    )
+    rank, scale = int(about["r"]), about["lora_alpha"] / about["r"]
+    update = WeightUpdate(0, rank=rank)
+    for name, factor in load_file(folder / WEIGHTS).items():
+        given = (factor * scale if ".lora_B." in name else factor).to(dtype)
+        update.names.append(name)
+        update.dtypes.append(str(dtype).removeprefix("torch."))
+        update.shapes.append(tuple(given.shape))
+        update.payload.append(as_array(given))
+    return Adapters(rank, tuple(about["target_modules"])), update
 
 
 def merged(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -15,9 +15,11 @@ from transformers import AutoModelForCausalLM
 from rlpost.algorithms import registry
 from rlpost.algorithms.base import Plan
 from rlpost.benchmarks.model_families import family_config, write_family
+from rlpost.learner.adapter_files import served
 from rlpost.learner.batch import LearnerError
 from rlpost.learner.config import LoraConfig, ModelConfig, OptimizerConfig
 from rlpost.learner.errors import ModelError
+from rlpost.learner.export import DTYPES
 from rlpost.learner.learner import Learner
 from rlpost.learner.lora import adapters, check_targets, targeted
 from rlpost.learner.sharding import whole
@@ -69,8 +71,13 @@ def test_a_checkpoint_is_pefts_and_a_merge_is_in_fp32(dtype: str, model_folder: 
     ours = learner(model_folder, dtype=dtype)
     ours.learn(batch(8))
     ours.save(tmp_path / "step-1")
-    own = with_adapters(ours, model_folder)
+    own, published = with_adapters(ours, model_folder), ours.weights(0)
     ours.close()
+    adapters, update = served(tmp_path / "step-1", DTYPES[dtype])
+    assert (adapters.rank, set(adapters.targets)) == (4, set(LORA.targets))
+    kept = dict(zip(update.names, update.payload, strict=True))
+    for name, array in zip(published.names, published.payload, strict=True):
+        np.testing.assert_array_equal(kept[name], array, err_msg=name)  # evaluation serves what training did
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     loaded = PeftModel.from_pretrained(base, str(tmp_path / "step-1"))
     for name, weight in get_peft_model_state_dict(own).items():
