@@ -11,6 +11,7 @@ import functools
 import graphlib
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,6 +202,18 @@ def test_relative_imports_and_ray_are_seen(tmp_path: Path) -> None:
         ["rlpost.envs.b -> rlpost.envs.a -> rlpost.envs.b"],
     )
     assert misplaced_imports(tmp_path) == ["envs/c.py:1 imports ray"]
+
+
+def test_the_lowest_layer_is_light() -> None:
+    """Sandbox children and vLLM's plugins import it: neither torch nor Ray nor the runtime comes along."""
+    modules = [
+        "rlpost.reward",
+        *(f"rlpost.reward.{name}" for name in ("sandbox", "plugins", "functions", "math", "code")),
+    ]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert not {"torch", "ray", "transformers", "vllm", "datasets"} & set(said.split())
+    assert [name for name in said.split() if name.startswith("rlpost.") and not name.startswith("rlpost.reward")] == []
 
 
 def print_size(root: Path) -> None:
