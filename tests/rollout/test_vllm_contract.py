@@ -32,8 +32,16 @@ PARAMETERS = {
         "model", "dtype", "max_model_len", "max_num_seqs", "seed", "enable_prefix_caching", "tensor_parallel_size",
         "logprobs_mode", "weight_transfer_config", "skip_tokenizer_init", "disable_log_stats", "enforce_eager",
         "kv_cache_memory_bytes", "block_size", "gpu_memory_utilization", "use_tqdm_on_load",
-        "enable_sleep_mode", "enable_chunked_prefill", "trust_remote_code",
+        "enable_sleep_mode", "enable_chunked_prefill", "trust_remote_code", "enable_lora", "max_loras",
+        "max_lora_rank", "lora_target_modules",
     },
+    "vllm.lora.lora_model:LoRAModel.from_lora_tensors": {
+        "lora_model_id", "tensors", "peft_helper", "device", "dtype", "weights_mapper",
+    },
+    "vllm.lora.peft_helper:PEFTHelper": {"r", "lora_alpha", "target_modules"},
+    "vllm.lora.model_manager:LoRAModelManager.add_adapter": set(),
+    "vllm.lora.model_manager:LoRAModelManager.activate_adapter": {"lora_id"},
+    "vllm.lora.model_manager:LoRAModelManager.remove_adapter": {"adapter_id"},
     "vllm:SamplingParams": {
         "max_tokens", "temperature", "seed", "stop_token_ids", "logprobs", "prompt_logprobs", "detokenize",
     },
