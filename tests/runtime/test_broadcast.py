@@ -71,9 +71,9 @@ def test_an_engine_over_two_processes_takes_a_broadcast(
 ) -> None:
     cores = sorted(os.sched_getaffinity(0))
 
-    def environment(config: VllmConfig, device: str) -> dict[str, str]:
+    def environment(config: VllmConfig, device: str, adapters: bool = False) -> dict[str, str]:
         # left to itself vLLM wants a NUMA node for each of an engine's processes
-        return engine_environment(config, device) | {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
+        return engine_environment(config, device, adapters) | {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
 
     monkeypatch.setattr(sessions, "place_in_cluster", by_broadcast)
     monkeypatch.setattr(sessions, "engine_environment", environment)
