@@ -119,7 +119,7 @@ def first_publication(
     publisher = Publisher(
         learner,
         pool,
-        Verifier(learner, temperature, bound, recipe.seed, longest),
+        Verifier(learner, temperature, bound, recipe.seed, longest, history=not recipe.deterministic),
         temperature,
         placement.transport.connects,
         recipe.engine.tensor_parallel,

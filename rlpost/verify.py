@@ -76,9 +76,20 @@ class Verifier:
         bound: largest tolerated mean |learner - engine|.
         seed: of the random rows.
         max_context: length of the row of full length, in tokens.
+        history: earlier versions and recent rollouts are part of it. Without, what is checked is a function of the
+            version alone, so that a run that was resumed logs what an uninterrupted one does.
     """
 
-    def __init__(self, learner: LearnerGroup, temperature: float, bound: float, seed: int, max_context: int) -> None:
+    def __init__(
+        self,
+        learner: LearnerGroup,
+        temperature: float,
+        bound: float,
+        seed: int,
+        max_context: int,
+        history: bool = True,
+    ) -> None:
+        self._history = history
         self._learner, self._temperature, self._bound = learner, temperature, bound
         draw = np.random.default_rng([seed, 0x9E37])
         self._random = draw.integers(0, learner.vocabulary, (RANDOM_ROWS, RANDOM_TOKENS)).tolist()
@@ -93,7 +104,8 @@ class Verifier:
 
     def remember(self, token_ids: Sequence[NDArray[np.int32]]) -> None:
         """Recent rollouts, (T,) each; a few of them are rows of the probe from the next earlier version on."""
-        self._fresh = [ids[:RECENT_TOKENS].tolist() for ids in token_ids[:RECENT_ROWS] if len(ids) > 1]
+        if self._history:
+            self._fresh = [ids[:RECENT_TOKENS].tolist() for ids in token_ids[:RECENT_ROWS] if len(ids) > 1]
 
     def rows(self, version: int) -> ProbeRows:
         """What engines are to score at ``version``, with the row of full length where the earlier version moves up."""
@@ -104,7 +116,7 @@ class Verifier:
 
     def _moves_up(self, version: int) -> bool:
         earlier = self._earlier
-        return earlier is None or version - earlier.version >= self._stays
+        return not self._history or earlier is None or version - earlier.version >= self._stays
 
     def arrived(self, version: int, sent: Mapping[str, Sent], worker: int, held: Sequence[Held]) -> None:
         """The first check, of one worker.
