@@ -62,7 +62,12 @@ def write_prompts(path: Path, count: int, tokens: int) -> None:
 
 def share_of_worker(args: argparse.Namespace) -> dict[str, Any]:
     """Requests and KV cache of each of rlpost's workers; together they have what a peer's one engine has."""
-    return {"slots": math.ceil(args.completions / args.workers), "cache_gib": args.kv_cache_gib / args.workers}
+    rank = getattr(args, "lora", 0)
+    return {
+        "lora": f"{{rank: {rank}}}" if rank else "null",
+        "slots": math.ceil(args.completions / args.workers),
+        "cache_gib": args.kv_cache_gib / args.workers,
+    }
 
 
 class Comparison:
@@ -107,7 +112,6 @@ class Comparison:
             values = vars(args) | {"model": self.model, "prompts": self.prompts, "context": self.context}
             values |= {"run_steps": 10 if args.eager else 1000}  # a long run compiles the learner's layers
             values |= {"here": here, "tasks": tasks, "group": GROUP, "sleep": str(args.sleep).lower()}
-            values |= {"lora": f"{{rank: {args.lora}}}" if args.lora else "null"}
             values |= share_of_worker(args)
             recipe.write_text(RECIPE.format(**values))
             script = ["rlpost.benchmarks.step_rlpost", recipe, rows, "--lags", *args.lags]
