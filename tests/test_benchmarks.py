@@ -102,6 +102,9 @@ def test_families_of_models_are_right_in_every_part_of_a_run(tmp_path: Path) -> 
     assert {row["family"] for row in rows} == set(families)
     for row in rows:
         for column in COLUMNS:
+            if column == "LoRA" and row["family"] in ("Mixtral", "GLM-4-MoE"):
+                assert "its kernels for them need Triton" in row[column]
+                continue
             assert row[column].startswith(("right", "transformers right")), (row["family"], column, row[column])
             assert "vLLM right" in row[column] or column != "checkpoint"
     assert all(f"| {family} |" in page.read_text() for family in families)

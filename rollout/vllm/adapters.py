@@ -62,6 +62,11 @@ def load(worker: Any, factors: Mapping[str, Tensor], rank: int) -> Held:
         )
     manager = worker.model_runner.lora_manager
     inner = manager._adapter_manager
+    if manager.device.type == "cpu" and any("MoE" in type(one).__name__ for one in inner.model.modules()):
+        raise ValueError(
+            "on a CPU vLLM serves no adapters for mixtures of experts, since its kernels for them need Triton; train "
+            "all weights, or use a GPU"
+        )
     mapper = getattr(inner.model, "hf_to_vllm_mapper", None)
     if mapper is not None:  # without the fusing of projections, which the manager does itself; by two names in vLLM
         plain = getattr(mapper, "get_rename_mapper", None) or getattr(mapper, "get_unstacked_mapper", None)
