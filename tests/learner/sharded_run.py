@@ -122,7 +122,9 @@ def _exported(learner: Learner, world: int) -> tuple[list[int], bool]:
         parts = every
         assert all(len({layer_of(name) for name in names}) == 1 for own in parts for names, _ in own)
     sent = {name: array for own in parts for part in own for name, array in zip(*part, strict=True)}
-    kept = {name: as_array(weight) for name, weight in learner.policy.full_weights(learner.policy.compute)}
+    policy = learner.policy
+    given = policy.adapter_weights(policy.compute) if policy.has_adapters else policy.full_weights(policy.compute)
+    kept = {name: as_array(weight) for name, weight in given}
     same = sent.keys() == kept.keys() and all(np.array_equal(sent[name], kept[name]) for name in kept)
     return [sum(len(names) for names, _ in own) for own in parts], same
 
