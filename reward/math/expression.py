@@ -15,6 +15,8 @@ from typing import Any
 import sympy
 from sympy import Integer, Rational, Symbol
 
+from rlpost.reward.math.normalise import GREEK
+
 _MOST_BITS = 60_000
 _MOST_TOKENS = 600
 _DEEPEST = 60
@@ -36,51 +38,8 @@ _INVERSE = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan, "cot": symp
 _CALCULUS = frozenset({r"\sum", r"\prod", r"\int", r"\lim", r"\iint", r"\oint"})
 _DECORATED = frozenset({"vec", "hat", "bar", "overline", "dot", "ddot", "tilde", "mathcal", "widehat", "mathscr"})
 _GROUPS = {"(": ")", "[": "]", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lbrace": r"\rbrace"}
-_GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-        "AA",
-        "angle",
-        "triangle",
-        "Omega",
-        "nabla",
-        "partial",
-    ]
-)
+_SYMBOLS = frozenset(GREEK.values()) - {"pi"}  # which is a number
+_SYMBOLS |= {"AA", "Upsilon", "angle", "ell", "hbar", "nabla", "partial", "triangle"}
 _APPLIED = frozenset("fghFGH")
 _DIFFERENTIAL = re.compile(r"\\?(?:d|partial)")
 
@@ -323,7 +282,7 @@ class _Reader:
             return self.symbol(f"\\{name}{{{self.raw_group()}}}")
         if name == "text":
             return self.text()
-        if name in _GREEK:
+        if name in _SYMBOLS:
             return self.symbol(f"\\{name}")
         raise UnreadableError(f"unknown command \\{name}")
 
@@ -422,7 +381,7 @@ class _Reader:
 
 _MULTIPLIES = (
     frozenset({"frac", "sqrt", "binom", "pi", "infty", "text", "lfloor", "lceil"})
-    | _GREEK
+    | _SYMBOLS
     | _DECORATED
     | set(_FUNCTIONS)
 )

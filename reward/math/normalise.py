@@ -21,7 +21,7 @@ _SYMBOLS = {
     "⟨": r"\langle ", "⟩": r"\rangle ",
     "％": "%", "Å": r"\AA ", "µ": r"\mu ",
 }  # fmt: skip
-_GREEK = dict(
+GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϵ",
         [
@@ -64,11 +64,12 @@ _GREEK = dict(
         strict=True,
     )
 )
+"""Greek letters, and the LaTeX command of each."""
 _FRACTIONS = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅖": "25", "⅗": "35", "⅘": "45"}
 _FRACTIONS |= {"⅙": "16", "⅚": "56", "⅛": "18", "⅜": "38", "⅝": "58", "⅞": "78", "⅐": "17", "⅑": "19"}
 _TABLE = str.maketrans(
     _SYMBOLS
-    | {letter: f"\\{name} " for letter, name in _GREEK.items()}
+    | {letter: f"\\{name} " for letter, name in GREEK.items()}
     | {
         sign: rf"\frac{{{over}}}{{{under}}}"
         for sign, over, under in ((sign, both[0], both[1]) for sign, both in _FRACTIONS.items())
